@@ -1,0 +1,9 @@
+"""How to infer the category and the latent vector: encoders and guides.
+
+Shapes: B batch, K categories, D latent dimensions, X features, H hidden features.
+"""
+
+from guides.bayes import Bayes
+from guides.enumerated import Enumerated
+
+__all__ = ["Bayes", "Enumerated"]

@@ -1,0 +1,126 @@
+"""Decoders: networks from z (..., D) to a distribution over x (..., X), for any left dimensions.
+
+Shapes: B batch, K categories, D latent dimensions, X features.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from models.likelihoods import Likelihood
+
+
+class Decoder(nn.Module, ABC):
+    """p(x | z): a network whose raw output the likelihood turns into a distribution.
+
+    :param likelihood: turns raw (..., X, outputs) into a distribution over x (..., X).
+    """
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+
+    @abstractmethod
+    def raw(self, z: Tensor) -> Tensor:
+        """Raw numbers (..., X, outputs) for z (..., D)."""
+
+    def forward(self, z: Tensor) -> dist.Distribution:
+        """p(x | z) for z (..., D): batch shape (...), event shape (X,)."""
+        return self.likelihood(self.raw(z))
+
+
+class MLP(Decoder):
+    """Fully connected layers with ReLU between them.
+
+    :param latent: D.
+    :param features: X.
+    :param likelihood: what the output describes.
+    :param hidden: widths of the hidden layers.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        features: int,
+        likelihood: Likelihood,
+        hidden: Sequence[int] = (400,),
+    ) -> None:
+        super().__init__(likelihood)
+        widths = [latent, *hidden]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        layers.append(nn.Linear(widths[-1], features * likelihood.outputs))
+        self.network = nn.Sequential(*layers)
+
+    def raw(self, z: Tensor) -> Tensor:
+        return self.network(z).unflatten(-1, (-1, self.likelihood.outputs))
+
+
+class Convolutional(Decoder):
+    """Two upsampling steps of transposed convolutions, for images of any size from 4 x 4.
+
+    :param latent: D.
+    :param shape: (height, width) of an image.
+    :param likelihood: what the output describes.
+    :param width: channels of the last hidden layer, twice as many in the one before.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        shape: Sequence[int],
+        likelihood: Likelihood,
+        width: int = 32,
+    ) -> None:
+        super().__init__(likelihood)
+        self.shape = tuple(shape)
+        height, breadth = (math.ceil(side / 4) for side in self.shape)
+        self.small = (2 * width, height, breadth)
+        self.expand = nn.Sequential(nn.Linear(latent, math.prod(self.small)), nn.ReLU())
+        self.network = nn.Sequential(
+            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, likelihood.outputs, 4, stride=2, padding=1),
+        )
+
+    def raw(self, z: Tensor) -> Tensor:
+        # Convolutions take one batch dimension: the left ones are folded into it and back.
+        small = self.expand(z).reshape(-1, *self.small)
+        height, breadth = self.shape
+        image = self.network(small)[..., :height, :breadth]
+        return image.flatten(2).mT.reshape(*z.shape[:-1], height * breadth, -1)
+
+
+class Recurrent(Decoder):
+    """A GRU that writes an image row by row.
+
+    :param latent: D.
+    :param shape: (height, width): a sequence of ``height`` steps of ``width`` features.
+    :param likelihood: what the output describes.
+    :param hidden: width of the GRU's state.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        shape: Sequence[int],
+        likelihood: Likelihood,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__(likelihood)
+        self.shape = tuple(shape)
+        self.start = nn.Linear(latent, hidden)
+        self.steps = nn.Parameter(torch.randn(self.shape[0], latent) / math.sqrt(latent))
+        self.gru = nn.GRU(latent, hidden, batch_first=True)
+        self.row = nn.Linear(hidden, self.shape[1] * likelihood.outputs)
+
+    def raw(self, z: Tensor) -> Tensor:
+        flat = z.reshape(-1, 1, z.shape[-1])
+        rows, _ = self.gru(flat + self.steps, self.start(flat).mT.movedim(-1, 0).contiguous())
+        return self.row(rows).reshape(*z.shape[:-1], math.prod(self.shape), -1)

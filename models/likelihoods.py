@@ -1,0 +1,198 @@
+"""Likelihoods p(x | decoder's output): each turns raw numbers into a normalised distribution.
+
+Shapes: B batch, X features, S samples. A likelihood with ``outputs`` numbers a feature takes
+raw (..., X, outputs) and returns a distribution of batch shape (...) and event shape (X,).
+
+Every distribution has ``rsample``, so that gradients of the information bound reach the decoder.
+Where x is discrete the draw is exact and its gradient is straight-through (Bengio et al. 2013).
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn.functional import logsigmoid, softplus
+
+LOG_SCALE_BOUND = 5.0
+"""Learned log-scales stay within this distance of zero."""
+
+
+class Likelihood(nn.Module, ABC):
+    """p(x | raw). ``outputs`` numbers describe a feature; ``binary`` says that x is 0 or 1.
+
+    Where ``binary`` is false, x is a grey level in [0, 1].
+    """
+
+    outputs: int = 1
+    binary: bool = False
+
+    @abstractmethod
+    def forward(self, raw: Tensor) -> dist.Distribution:
+        """The distribution of x given raw (..., X, outputs): event shape (X,)."""
+
+
+class BernoulliPixels(TorchDistribution):
+    """Independent Bernoulli features with straight-through ``rsample``.
+
+    :param logits: (..., X).
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}
+    support = constraints.independent(constraints.boolean, 1)
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.logits = logits
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "BernoulliPixels":
+        return BernoulliPixels(
+            self.logits.expand(torch.Size(batch_shape) + self.event_shape), validate_args=False
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        mean = self.mean.expand(self.shape(sample_shape))
+        draw = torch.bernoulli(mean.detach())
+        return draw + mean - mean.detach() if mean.requires_grad else draw
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return (value * self.logits - softplus(self.logits)).sum(-1)
+
+
+class Bernoulli(Likelihood):
+    """x in {0, 1}, independent given z. Nats are of a probability mass."""
+
+    binary = True
+
+    def forward(self, raw: Tensor) -> BernoulliPixels:
+        return BernoulliPixels(raw.squeeze(-1))
+
+
+class ContinuousBernoulli(Likelihood):
+    """Grey levels in [0, 1] with the normalised density of Loaiza-Ganem and Cunningham (2019).
+
+    Nats are of a density, at times positive.
+    """
+
+    def forward(self, raw: Tensor) -> dist.Distribution:
+        return dist.ContinuousBernoulli(logits=raw.squeeze(-1)).to_event(1)
+
+
+class Gaussian(Likelihood):
+    """x = sigmoid(raw) + scale * noise. Nats are of a density over all real x, at times positive.
+
+    The mean keeps to grey levels: a free one lets a category that no example uses run away to
+    infinity, where the information bound alone still sees it.
+
+    :param scale: standard deviation, in grey levels of [0, 1].
+    :param learn_scale: learn one standard deviation for all features, starting at ``scale``.
+    :raises ValueError: for a scale that is not positive.
+    """
+
+    def __init__(self, scale: float = 0.3, learn_scale: bool = False) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise ValueError(f"scale must be positive, not {scale}")
+        log_scale = torch.tensor(LOG_SCALE_BOUND * math.atanh(math.log(scale) / LOG_SCALE_BOUND))
+        self.log_scale: Tensor
+        if learn_scale:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    def forward(self, raw: Tensor) -> dist.Distribution:
+        scale = (LOG_SCALE_BOUND * torch.tanh(self.log_scale / LOG_SCALE_BOUND)).exp()
+        return dist.Normal(raw.squeeze(-1).sigmoid(), scale).to_event(1)
+
+
+class LogisticLevels(TorchDistribution):
+    """Independent logistic noise rounded to one of ``levels`` grey levels in [0, 1].
+
+    The outermost levels take the tails, so that the masses sum to one.
+
+    :param mean: (..., X) in units of [0, 1].
+    :param log_scale: broadcastable with mean.
+    :param levels: number of grey levels, 256 for 8-bit pixels.
+    """
+
+    arg_constraints = {"mean": constraints.real_vector, "log_scale": constraints.real_vector}
+    support = constraints.independent(constraints.unit_interval, 1)
+    has_rsample = True
+
+    def __init__(
+        self, mean: Tensor, log_scale: Tensor, levels: int, validate_args: bool | None = None
+    ) -> None:
+        self.location, self.log_scale = torch.broadcast_tensors(mean, log_scale)
+        self.levels = levels
+        super().__init__(
+            self.location.shape[:-1], self.location.shape[-1:], validate_args=validate_args
+        )
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "LogisticLevels":
+        shape = torch.Size(batch_shape) + self.event_shape
+        return LogisticLevels(
+            self.location.expand(shape),
+            self.log_scale.expand(shape),
+            self.levels,
+            validate_args=False,
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """The location, clipped to [0, 1]: the mean but for rounding and the tails."""
+        return self.location.clamp(0, 1)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        location = self.location.expand(self.shape(sample_shape))
+        tiny = torch.finfo(location.dtype).tiny
+        uniform = torch.rand_like(location).clamp_min(tiny)
+        smooth = location + self.log_scale.exp() * (uniform.log() - torch.log1p(-uniform))
+        top = self.levels - 1
+        draw = (smooth.detach() * top).round().clamp(0, top) / top
+        return draw + smooth - smooth.detach() if smooth.requires_grad else draw
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        half = 0.5 / (self.levels - 1)
+        inverse = torch.exp(-self.log_scale)
+        upper = (value - self.location + half) * inverse
+        lower = (value - self.location - half) * inverse
+        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)).
+        width = 2 * half * inverse
+        inside = logsigmoid(upper) + logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+        outside = torch.where(value <= half, logsigmoid(upper), logsigmoid(-lower))
+        edge = (value <= half) | (value >= 1 - half)
+        return torch.where(edge, outside, inside).sum(-1)
+
+
+class DiscretisedLogistic(Likelihood):
+    """Pixels of ``levels`` grey levels (Kingma et al. 2016, appendix C). Nats are of a mass.
+
+    :param levels: number of grey levels of the data.
+    :raises ValueError: for fewer than 2 levels.
+    """
+
+    outputs = 2
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"levels must be at least 2, not {levels}")
+        self.levels = levels
+
+    def forward(self, raw: Tensor) -> LogisticLevels:
+        location, log_scale = raw.unbind(-1)
+        # Centred where grey levels and their spread are, so that training starts near the data.
+        log_scale = LOG_SCALE_BOUND * torch.tanh((log_scale - 2) / LOG_SCALE_BOUND)
+        return LogisticLevels(location + 0.5, log_scale, self.levels)

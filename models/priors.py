@@ -1,0 +1,233 @@
+"""Priors p(c) p(z | c) over K categories and D latent dimensions.
+
+Shapes: B batch, K categories, D latent dimensions, X features.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+LOG_SCALE_BOUND = 5.0
+"""Learned log-scales stay within this distance of zero."""
+
+
+def bounded(log_scale: Tensor) -> Tensor:
+    """Keep a log-scale within ``LOG_SCALE_BOUND`` of zero without cutting its gradient off."""
+    return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND)
+
+
+class Prior(nn.Module, ABC):
+    """p(c) and p(z | c). A prior of your own needs ``component`` alone.
+
+    :param categories: K, the number of categories.
+    :param latent: D, the number of latent dimensions.
+    :param weights: p(c), K positive numbers of any sum; uniform when not given.
+    :param learn_weights: make the logits of p(c) a parameter.
+    :raises ValueError: for a K or D under 1, or weights that are not K positive numbers.
+    """
+
+    def __init__(
+        self,
+        categories: int,
+        latent: int,
+        weights: Sequence[float] | None = None,
+        learn_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        if categories < 1:
+            raise ValueError(f"categories must be at least 1, not {categories}")
+        if latent < 1:
+            raise ValueError(f"the prior must have at least 1 latent dimension, not {latent}")
+        self.categories, self.latent = categories, latent
+        weights = [1.0] * categories if weights is None else list(weights)
+        if len(weights) != categories or min(weights) <= 0:
+            raise ValueError(f"weights must be {categories} positive numbers, not {weights}")
+        logits = torch.tensor(weights).log().log_softmax(0)
+        self.logits: Tensor
+        if learn_weights:
+            self.logits = nn.Parameter(logits)
+        else:
+            self.register_buffer("logits", logits)
+
+    def category(self) -> dist.Categorical:
+        """p(c), with an empty batch shape."""
+        return dist.Categorical(logits=self.logits)
+
+    @abstractmethod
+    def component(self, c: Tensor) -> dist.Distribution:
+        """p(z | c) for categories c (...): batch shape (...), event shape (D,)."""
+
+    def all_components(self) -> dist.Distribution:
+        """The K components, batch shape (K,), event shape (D,)."""
+        return self.component(torch.arange(self.categories, device=self.logits.device))
+
+    def joint(self, z: Tensor) -> Tensor:
+        """log p(c, z) in nats for z (..., D): (..., K)."""
+        return self.category().logits + self.all_components().log_prob(z.unsqueeze(-2))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) = log sum_c p(c) p(z | c) in nats for z (..., D): (...)."""
+        return self.joint(z).logsumexp(-1)
+
+    def responsibilities(self, z: Tensor) -> Tensor:
+        """log p(c | z) for z (..., D): (..., K)."""
+        return self.joint(z).log_softmax(-1)
+
+
+class FixedModes(Prior):
+    """p(z | c) = N(mu_c, I) with modes mu (K, D) that are not learned."""
+
+    def __init__(
+        self, modes: Tensor, weights: Sequence[float] | None = None, learn_weights: bool = False
+    ) -> None:
+        super().__init__(modes.shape[0], modes.shape[1], weights, learn_weights)
+        self.modes: Tensor
+        self.register_buffer("modes", modes)
+
+    def component(self, c: Tensor) -> dist.Distribution:
+        mean = self.modes[c]
+        return dist.Normal(mean, torch.ones_like(mean)).to_event(1)
+
+
+class Orthogonal(FixedModes):
+    """K orthogonal, equidistant modes (Pineau and Lelarge 2018, section 3).
+
+        mu_c = scale on the delta coordinates of block c, 0 elsewhere;  D = K * delta
+
+    so that mu_c . mu_c' = 0 and |mu_c - mu_c'| = scale * sqrt(2 * delta) for every pair.
+
+    :param categories: K.
+    :param delta: latent dimensions of each category.
+    :param scale: lambda, the height of a mode.
+    :raises ValueError: for a delta under 1 or a scale that is not positive.
+    """
+
+    def __init__(
+        self,
+        categories: int = 10,
+        delta: int = 2,
+        scale: float = 3.0,
+        weights: Sequence[float] | None = None,
+        learn_weights: bool = False,
+    ) -> None:
+        if delta < 1:
+            raise ValueError(f"delta must be at least 1, not {delta}")
+        if scale <= 0:
+            raise ValueError(f"scale must be positive, not {scale}")
+        blocks = torch.eye(max(categories, 0)).repeat_interleave(delta, dim=1)
+        super().__init__(scale * blocks, weights, learn_weights)
+        self.delta = delta
+
+
+class Simplex(FixedModes):
+    """K equidistant modes on a regular simplex centred at the origin.
+
+        |mu_c| = scale;  mu_c . mu_c' = -scale^2 / (K - 1)
+
+    :param categories: K, at least 2.
+    :param latent: D, at least K - 1.
+    :param scale: distance of every mode from the origin.
+    :raises ValueError: for K under 2, D under K - 1 or a scale that is not positive.
+    """
+
+    def __init__(
+        self,
+        categories: int = 10,
+        latent: int = 20,
+        scale: float = 4.0,
+        weights: Sequence[float] | None = None,
+        learn_weights: bool = False,
+    ) -> None:
+        if categories < 2:
+            raise ValueError(f"a simplex needs at least 2 categories, not {categories}")
+        if latent < categories - 1:
+            raise ValueError(
+                f"a simplex of {categories} modes needs at least {categories - 1} latent "
+                f"dimensions, not {latent}"
+            )
+        if scale <= 0:
+            raise ValueError(f"scale must be positive, not {scale}")
+        centred = torch.eye(categories, dtype=torch.float64) - 1 / categories
+        # The centred one-hot vectors span K - 1 dimensions: their singular basis drops the last.
+        basis = torch.linalg.svd(centred).U[:, : categories - 1]
+        corners = nn.functional.normalize(centred @ basis, dim=1) * scale
+        modes = torch.zeros(categories, latent)
+        modes[:, : categories - 1] = corners
+        super().__init__(modes, weights, learn_weights)
+
+
+class Gaussian(FixedModes):
+    """One standard normal, K = 1: the prior of a plain VAE.
+
+    :param latent: D.
+    """
+
+    def __init__(self, latent: int = 20) -> None:
+        super().__init__(torch.zeros(1, max(latent, 0)))
+
+
+class Mixture(Prior):
+    """K Gaussians with learned means and scales, as in GMVAE and VaDE.
+
+    :param categories: K.
+    :param latent: D.
+    :param spread: standard deviation of the means before training.
+    """
+
+    def __init__(
+        self,
+        categories: int = 10,
+        latent: int = 10,
+        spread: float = 1.0,
+        weights: Sequence[float] | None = None,
+        learn_weights: bool = False,
+    ) -> None:
+        super().__init__(categories, latent, weights, learn_weights)
+        self.mean = nn.Parameter(spread * torch.randn(categories, latent))
+        self.log_scale = nn.Parameter(torch.zeros(categories, latent))
+
+    def component(self, c: Tensor) -> dist.Distribution:
+        return dist.Normal(self.mean[c], bounded(self.log_scale)[c].exp()).to_event(1)
+
+
+class Encoding(nn.Module):
+    """A network from x (..., X) to hidden features (..., ``width``), as the guides have them."""
+
+    width: int
+
+
+class Vamp(Prior):
+    """A mixture of encoded pseudo-inputs (Tomczak and Welling 2018, equation 9).
+
+        p(z | c) = N(mean(u_c), scale(u_c))   with learned pseudo-inputs u (K, X) in [0, 1]
+
+    The pseudo-inputs pass through an encoder of the prior's own rather than through the guide's,
+    so that the generative program does not depend on how it is inferred.
+
+    :param encoder: makes a network from x (..., X) to hidden features (..., H), with ``width`` H.
+    :param features: X.
+    :param categories: K.
+    :param latent: D.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[], Encoding],
+        features: int,
+        categories: int = 10,
+        latent: int = 20,
+        weights: Sequence[float] | None = None,
+        learn_weights: bool = False,
+    ) -> None:
+        super().__init__(categories, latent, weights, learn_weights)
+        self.pseudo_logits = nn.Parameter(torch.randn(categories, features))
+        self.encoder = encoder()
+        self.head = nn.Linear(self.encoder.width, 2 * latent)
+
+    def component(self, c: Tensor) -> dist.Distribution:
+        hidden = self.encoder(self.pseudo_logits.sigmoid())
+        mean, log_scale = self.head(hidden).chunk(2, dim=-1)
+        return dist.Normal(mean[c], bounded(log_scale)[c].exp()).to_event(1)

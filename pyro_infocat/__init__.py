@@ -1,0 +1,1 @@
+"""InfoCatVAE as a modular probabilistic program in Pyro."""

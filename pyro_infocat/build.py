@@ -1,0 +1,177 @@
+"""From settings to a model, a guide and an objective that fit together and fit the data.
+
+Shapes: B batch, K categories, D latent dimensions, X features.
+"""
+
+import functools
+import importlib
+import inspect
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from guides.guide import Guide
+from models import CatVAE
+from models.likelihoods import Likelihood
+from models.priors import Prior
+from pyro_infocat.data import DataSet, Observation
+from pyro_infocat.errors import UserError
+from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.settings import Component, Settings
+from pyro_infocat.views import View
+
+CHECKED = 4
+"""Examples that the parts are tried on before training."""
+
+
+def build(settings: Settings, data: DataSet) -> tuple[CatVAE, Guide, View]:
+    """The model, the guide and the view, on the data's device.
+
+    A part's constructor is handed whatever it names of ``features`` (X), ``shape`` (height,
+    width), ``levels`` (grey levels), ``encoder`` (a factory), ``likelihood``, ``prior``,
+    ``categories`` (K) and ``latent`` (D); the rest comes from the settings.
+
+    :raises UserError: where a part cannot be made or the parts do not fit.
+    """
+    given: dict[str, Any] = {
+        "features": data.features,
+        "shape": data.shape,
+        "levels": data.train.levels,
+    }
+    given["encoder"] = functools.partial(create, "encoder", settings.encoder, dict(given))
+    prior: Prior = create("prior", settings.prior, given)
+    given |= {"prior": prior, "categories": prior.categories, "latent": prior.latent}
+    given["likelihood"] = create("likelihood", settings.likelihood, given)
+    decoder = create("decoder", settings.decoder, given)
+    guide: Guide = create("guide", settings.guide, given)
+    model = CatVAE(prior, decoder, "sampled" if settings.kl == "sampled" else "analytic")
+    device = data.train.pixels.device
+    return model.to(device), guide.to(device), create("view", settings.view, given)
+
+
+def create(role: str, component: Component, given: dict[str, Any]) -> Any:
+    """An instance of the component, handed those of ``given`` that its constructor names.
+
+    :param role: the flag that chose it, for the error.
+    :raises UserError: where the constructor refuses its arguments.
+    """
+    module, _, name = component.class_path.rpartition(".")
+    kind = getattr(importlib.import_module(module), name)
+    wanted = inspect.signature(kind).parameters
+    arguments = {key: value for key, value in given.items() if key in wanted}
+    try:
+        return kind(**(arguments | component.init_args))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--{role} {component.class_path}: {error}") from error
+
+
+def objective(settings: Settings) -> InfoCatELBO:
+    """The bound and its terms as the settings weigh them at the start.
+
+    :raises UserError: for a term that does not exist or a negative weight.
+    """
+    try:
+        bound = InfoCatELBO(
+            settings.information_weight, settings.particles, weights=settings.weights
+        )
+        for name, points in settings.schedules.items():
+            InfoCatELBO(weights={name: min(weight for _, weight in points)})
+    except ValueError as error:
+        raise UserError(f"--weights or --schedules: {error}") from error
+    return bound
+
+
+def observation(settings: Settings, likelihood: Likelihood) -> Observation:
+    """Whether the likelihood sees binarised pixels or grey levels.
+
+    :raises UserError: where a likelihood of 0 and 1 is asked to see grey levels.
+    """
+    if settings.observe == "grey" and likelihood.binary:
+        raise UserError(
+            f"--observe grey: {settings.likelihood.class_path} holds 0 and 1 only; use --observe "
+            "binary, or a likelihood of grey levels such as models.likelihoods.ContinuousBernoulli"
+        )
+    if settings.observe == "auto":
+        return "binary" if likelihood.binary else "grey"
+    return "binary" if settings.observe == "binary" else "grey"
+
+
+def check_fit(
+    settings: Settings, model: CatVAE, guide: Guide, bound: InfoCatELBO, x: Tensor
+) -> None:
+    """Try the parts on a few examples x (B, X), with Pyro's validation on.
+
+    :raises UserError: naming both sides of the first thing that does not fit.
+    """
+    x = x[:CHECKED]
+    prior, decoder = settings.prior.class_path, settings.decoder.class_path
+    guide_path = settings.guide.class_path
+    categories, latent = model.prior.categories, model.prior.latent
+    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled():
+        components = model.prior.all_components()
+        if components.shape() != (categories, latent):
+            raise UserError(
+                f"--prior {prior}: p(z|c) of all {categories} categories has shape "
+                f"{tuple(components.shape())}; ({categories}, {latent}) would fit its K and D"
+            )
+        z = components.sample().unsqueeze(1).expand(-1, len(x), -1)
+        try:
+            pixels = decoder_shape = model.decoder(z)
+            decoder_shape = tuple(pixels.shape())
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"--decoder {decoder}: cannot decode z of shape {tuple(z.shape)} from --prior "
+                f"{prior} ({_one_line(error)}); it must accept (..., {latent})"
+            ) from error
+        if decoder_shape != (categories, *x.shape):
+            raise UserError(
+                f"--decoder {decoder}: describes x of shape {decoder_shape} for z of shape "
+                f"{tuple(z.shape)}; the data need {(categories, *x.shape)}"
+            )
+        try:
+            in_support = bool(pixels.support.check(x).all())
+        except NotImplementedError:
+            in_support = True
+        if not in_support:
+            raise UserError(
+                f"--likelihood {settings.likelihood.class_path}: its support does not hold the "
+                f"data, which lie between {x.min():g} and {x.max():g}; another --observe or a "
+                "likelihood such as models.likelihoods.ContinuousBernoulli would fit"
+            )
+        posterior = guide.posterior(x)
+        seen = posterior.category.logits.shape[-1]
+        if seen != categories:
+            raise UserError(
+                f"--guide {guide_path}: q(c|x) has {seen} categories and --prior {prior} has "
+                f"{categories}; they must be the same"
+            )
+        c = torch.arange(categories, device=x.device).unsqueeze(-1)
+        q_shape = tuple(posterior.latent(c).shape())
+        if q_shape != (categories, len(x), latent):
+            raise UserError(
+                f"--guide {guide_path}: q(z|x,c) has shape {q_shape} for c of shape "
+                f"{tuple(c.shape)}; {(categories, len(x), latent)} would fit --prior {prior}"
+            )
+        sites = {
+            name
+            for name, site in pyro.poutine.trace(guide).get_trace(x).nodes.items()
+            if site["type"] == "sample" and not site["is_observed"]
+        } - {"batch"}
+        if not {"z"} <= sites <= {"c", "z"}:
+            raise UserError(
+                f"--guide {guide_path}: its sites are {', '.join(sorted(sites)) or 'none'}; the "
+                "model's are c and z, and the guide must have z and may have c"
+            )
+        try:
+            bound.loss(model, guide, x)
+        except ValueError as error:
+            raise UserError(
+                f"--prior {prior} with --guide {guide_path}: {_one_line(error)}"
+            ) from error
+    pyro.clear_param_store()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

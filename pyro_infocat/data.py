@@ -1,0 +1,177 @@
+"""Data sets: grey images that live on the device as uint8 and are binarised there.
+
+Shapes: B batch, N examples, X features.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from pyro_infocat.errors import UserError
+from pyro_infocat.settings import DATA_SETS
+
+Observation = Literal["binary", "grey"]
+"""What the likelihood sees: pixels drawn as 0 or 1 with the grey level's chance, or grey levels."""
+
+DIGITS_TEST = 500
+FIXED_SEED = 0
+"""The one draw by which the test split is binarised, for every run and every seed."""
+
+
+def observe(grey: Tensor, observation: Observation) -> Tensor:
+    """What the likelihood sees of grey levels (B, X), binarised anew at each call."""
+    return torch.bernoulli(grey.clamp(0, 1)) if observation == "binary" else grey
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images as bytes.
+
+    :ivar pixels: (N, X), uint8, from 0 to ``levels`` - 1.
+    :ivar labels: (N,), int64; only evaluation reads them.
+    :ivar levels: number of grey levels.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    levels: int
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.pixels.to(device), self.labels.to(device), self.levels)
+
+    def grey(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """Grey levels in [0, 1] (B, X)."""
+        return self.pixels[index].to(torch.get_default_dtype()) / (self.levels - 1)
+
+    def fixed(self, observation: Observation) -> Tensor:
+        """What the likelihood sees (N, X), binarised once and for all by ``FIXED_SEED``."""
+        if observation == "grey":
+            return self.grey()
+        # Drawn on the CPU, so that every device sees the same test set.
+        generator = torch.Generator().manual_seed(FIXED_SEED)
+        grey = self.grey()
+        return torch.bernoulli(grey.cpu(), generator=generator).to(grey.device)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Grey levels of the split once, shuffled, in batches (B, X); the last may be smaller."""
+        order = torch.randperm(len(self), device=self.pixels.device)
+        for index in order.split(size):
+            yield self.grey(index)
+
+    def part(self, index: Tensor) -> "Split":
+        return Split(self.pixels[index], self.labels[index], self.levels)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A training and a test split of images of one shape.
+
+    :ivar shape: (height, width).
+    :ivar classes: a name for each label.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    shape: tuple[int, int]
+    classes: tuple[str, ...]
+
+    @property
+    def features(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def to(self, device: torch.device) -> "DataSet":
+        return DataSet(
+            self.name, self.train.to(device), self.test.to(device), self.shape, self.classes
+        )
+
+
+def load(name: str, root: Path) -> DataSet:
+    """A data set by name, downloaded into ``root`` where it is not there yet.
+
+    :raises UserError: for an unknown name, a root that cannot be written, a failed download or
+        an archive that is damaged.
+    """
+    if name == "digits":
+        return digits()
+    if name in DATA_SETS:
+        return from_torchvision(name, root)
+    raise UserError(f"--data: no data set '{name}'; choose from {', '.join(DATA_SETS)}")
+
+
+def digits() -> DataSet:
+    """Handwritten digits, 8 x 8 pixels of 17 grey levels, in scikit-learn's package.
+
+    1,797 scans, test part of the UCI set (Alpaydin and Kaynak 1998); here 1,297 for training and
+    500 for test, by one fixed shuffle.
+    """
+    bunch = load_digits()
+    order = np.random.default_rng(FIXED_SEED).permutation(len(bunch.target))
+    pixels = torch.from_numpy(bunch.data[order]).to(torch.uint8)
+    labels = torch.from_numpy(bunch.target[order]).long()
+    test, train = slice(DIGITS_TEST), slice(DIGITS_TEST, None)
+    return DataSet(
+        "digits",
+        Split(pixels[train], labels[train], 17),
+        Split(pixels[test], labels[test], 17),
+        (8, 8),
+        tuple("0123456789"),
+    )
+
+
+def from_torchvision(name: str, root: Path) -> DataSet:
+    """MNIST or Fashion-MNIST through torchvision, 28 x 28 pixels of 256 grey levels."""
+    # Imported here because it takes a second that the digits need not pay.
+    from torchvision import datasets
+
+    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
+    folder = root / kind.__name__ / "raw"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise UserError(
+            f"--data_root: cannot write to '{root}' ({error.strerror}); give a folder that can "
+            "be written"
+        ) from error
+    _refuse_damaged(kind, folder)
+    try:
+        splits = [kind(root, train=train, download=True) for train in (True, False)]
+    except Exception as error:
+        archives = ", ".join(f"{file}" for file, _ in kind.resources)
+        raise UserError(
+            f"--data {name}: the download into '{folder}' failed ({_one_line(error)}); place the "
+            f"archives {archives} there by hand and run again"
+        ) from error
+    train, test = (
+        Split(split.data.reshape(len(split.data), -1), split.targets.long(), 256)
+        for split in splits
+    )
+    return DataSet(name, train, test, (28, 28), tuple(splits[0].classes))
+
+
+def _refuse_damaged(kind: type, folder: Path) -> None:
+    """An archive with the wrong checksum is named rather than silently fetched again."""
+    from torchvision.datasets.utils import check_integrity
+
+    for file, checksum in kind.resources:  # type: ignore[attr-defined]
+        archive = folder / file
+        if archive.exists() and not check_integrity(str(archive), checksum):
+            raise UserError(
+                f"--data_root: '{archive}' is truncated or damaged ({archive.stat().st_size} "
+                f"bytes, MD5 should be {checksum}); delete it, or place a whole one there"
+            )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

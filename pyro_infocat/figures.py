@@ -1,0 +1,347 @@
+"""Figures of a trained model, as PNG files.
+
+Shapes: B batch, K categories, D latent dimensions, X features, N test examples, L labels,
+R rows and C columns of a figure.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from guides.guide import Guide
+from models import CatVAE
+from pyro_infocat.data import DataSet
+from pyro_infocat.objective import SIGNS
+
+SEED = 0
+CHUNK = 1000
+"""Examples encoded at a time."""
+
+MOST_ROWS = 20
+"""Categories that a figure shows; more would be too small to read."""
+
+SAMPLES, STEPS, PER_LABEL, MOST_POINTS = 10, 11, 3, 2000
+TERMS = ("elbo", "validation_elbo", *SIGNS)
+
+LABEL = 0.055
+"""Room for a mode's number, as a share of the plot."""
+
+DPI, CELL, GUTTER = 150, 84, 4
+"""Dots per inch; dots of an image, about; dots between two images."""
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def draw(
+    model: CatVAE,
+    guide: Guide,
+    data: DataSet,
+    seen: Tensor,
+    history: list[dict[str, float]],
+    out: Path,
+) -> None:
+    """Write every figure into the folder ``out``: the same bytes for the same model.
+
+    :param seen: the test split (N, X) as the likelihood sees it.
+    :param history: a row an epoch of the named terms, in nats per example.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    forked = [seen.device] if seen.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=forked), torch.no_grad(), matplotlib.rc_context(STYLE):
+        torch.manual_seed(SEED)
+        category, z = encode(guide, seen)
+        rows = Rows.of(category, guide.categories, data)
+        figures = {
+            "conditional_samples": conditional_samples(model, rows, data.shape),
+            "interpolation": interpolation(model, rows, data.shape),
+            "subspace_walk": subspace_walk(model, rows, data.shape),
+            "reconstructions": reconstructions(model, data, z),
+            "confusion": confusion(rows),
+            "latent": latent(model, rows, data.test.labels, z),
+            "training": training(history),
+        }
+        for name, figure in figures.items():
+            figure.savefig(out / f"{name}.png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+
+
+def encode(guide: Guide, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest category (N,) of each of seen (N, X), and the mean of z under it (N, D)."""
+    categories, means = [], []
+    for x in seen.split(CHUNK):
+        posterior = guide.posterior(x)
+        category = posterior.category.logits.argmax(-1)
+        categories.append(category)
+        means.append(_mean(posterior.latent(category)))
+    return torch.cat(categories), torch.cat(means)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The categories that figures show, a row each, and what they turned out to hold.
+
+    :ivar counts: (K, L), how many test examples of each label fell into each category.
+    :ivar names: of the L labels.
+    :ivar shown: the fullest categories, in the order of their majority labels, empty ones last.
+    """
+
+    counts: NDArray[np.int64]
+    names: tuple[str, ...]
+    shown: list[int]
+
+    @classmethod
+    def of(cls, category: Tensor, categories: int, data: DataSet) -> "Rows":
+        """From the category (N,) of each test example."""
+        names = label_names(data)
+        shape = (categories, len(names))
+        cells = (category * len(names) + data.test.labels).cpu().numpy()
+        counts = np.bincount(cells, minlength=categories * len(names)).reshape(shape)
+        fullest = np.argsort(-counts.sum(1), kind="stable")[:MOST_ROWS]
+        shown = sorted(fullest, key=lambda c: (not counts[c].any(), counts[c].argmax(), c))
+        return cls(counts, names, [int(c) for c in shown])
+
+    @property
+    def labels(self) -> list[str]:
+        """The number of each category shown and its majority label."""
+        return [f"category {c}: {self._majority(c)}" for c in self.shown]
+
+    def title(self, text: str) -> str:
+        """``text``, and how many categories it leaves out."""
+        total = len(self.counts)
+        if len(self.shown) == total:
+            return text
+        return f"{text}\n(the {len(self.shown)} fullest of {total} categories)"
+
+    def _majority(self, c: int) -> str:
+        return self.names[self.counts[c].argmax()] if self.counts[c].any() else "unused"
+
+
+def label_names(data: DataSet) -> tuple[str, ...]:
+    """The L labels without torchvision's explanations: '0 - zero' is '0'."""
+    return tuple(name.split(" - ")[0] for name in data.classes)
+
+
+def conditional_samples(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
+    """A row of samples for each category: the mean of p(x | z) for draws of z ~ p(z | c)."""
+    c = _shown(model, rows).unsqueeze(-1).expand(-1, SAMPLES)
+    images = model.decoder(model.prior.component(c).sample()).mean
+    figure, axes = _mosaic(images, shape, rows.labels)
+    axes.set_title(rows.title(r"Samples of each category: mean of $p(x|z)$, $z \sim p(z|c)$"))
+    return figure
+
+
+def interpolation(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
+    """A row from each category's centre in a straight line to that of the row below."""
+    start = _centres(model, rows).unsqueeze(1)
+    path = torch.linspace(0, 1, STEPS, device=start.device, dtype=start.dtype).unsqueeze(-1)
+    images = model.decoder(start.lerp(start.roll(-1, 0), path)).mean
+    figure, axes = _mosaic(
+        images, shape, rows.labels, [f"{step:.1f}" for step in _numbers(path)[:, 0]]
+    )
+    axes.set_title(rows.title("From each category's centre to the next"))
+    axes.set_xlabel("share of the way")
+    end = axes.secondary_yaxis("right")
+    end.set_yticks(axes.get_yticks(), rows.labels[1:] + rows.labels[:1])
+    end.tick_params(length=0)
+    end.spines[:].set_visible(False)
+    return figure
+
+
+def subspace_walk(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
+    """A row from the origin through each category's mode and as far again beyond it."""
+    modes = _centres(model, rows)
+    distance = torch.linspace(0, 2, STEPS, device=modes.device, dtype=modes.dtype).unsqueeze(-1)
+    unit = r"$|\mu_c|$, the distance of the mode"
+    if not modes.any():
+        # A plain VAE's only mode is the origin itself and points nowhere.
+        modes = torch.eye(*modes.shape, device=modes.device, dtype=modes.dtype)
+        unit = "standard deviations (the only mode is the origin; this is z's first axis)"
+    images = model.decoder(distance * modes.unsqueeze(1)).mean
+    figure, axes = _mosaic(
+        images, shape, rows.labels, [f"{step:.1f}" for step in _numbers(distance)[:, 0]]
+    )
+    axes.set_title(rows.title("From the origin out along each category's mean"))
+    axes.set_xlabel(f"distance from the origin in units of {unit}")
+    return figure
+
+
+def reconstructions(model: CatVAE, data: DataSet, z: Tensor) -> Figure:
+    """Test images over their reconstructions, a column for each label.
+
+    :param z: (N, D), the posterior means; a reconstruction is the mean of p(x | z) at one.
+    """
+    names = label_names(data)[:MOST_ROWS]
+    images = torch.zeros(PER_LABEL, 2, len(names), data.features)
+    for label in range(len(names)):
+        index = (data.test.labels == label).nonzero()[:PER_LABEL, 0]
+        images[: len(index), 0, label] = data.test.grey(index).cpu()
+        images[: len(index), 1, label] = model.decoder(z[index]).mean.cpu()
+    sides = ["image", "reconstruction"] * PER_LABEL
+    figure, axes = _mosaic(images.flatten(0, 1), data.shape, sides, [_folded(n) for n in names])
+    ticks = axes.get_yticks()
+    for below, above in zip(ticks[1::2], ticks[2::2], strict=False):
+        axes.axhline((below + above) / 2, color="black", lw=0.8)
+    axes.set_title("Test images and their reconstructions")
+    return figure
+
+
+def confusion(rows: Rows) -> Figure:
+    """How many test examples of each label fell into each category."""
+    counts = rows.counts[rows.shown]
+    share = counts / counts.sum(1, keepdims=True).clip(1)
+    figure = Figure(figsize=(0.58 * counts.shape[1], 0.32 * counts.shape[0]))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, size=8)
+    axes.set_yticks(range(len(rows.shown)), rows.labels)
+    axes.set_xticks(range(len(rows.names)), [_folded(name) for name in rows.names])
+    purity = rows.counts.max(1).sum() / rows.counts.sum()
+    axes.set_title(rows.title(f"Test examples by category and label: purity {purity:.1%}"))
+    axes.set_xlabel("label; colour is its share of the category")
+    return figure
+
+
+def latent(model: CatVAE, rows: Rows, labels: Tensor, z: Tensor) -> Figure:
+    """Posterior means z (N, D) of the test split and the prior's modes, along z's two main axes.
+
+    :param labels: (N,).
+    """
+    index = torch.linspace(0, len(z) - 1, min(len(z), MOST_POINTS)).long()
+    # A latent space of one dimension gets a second, flat one.
+    flat = max(0, 2 - z.shape[-1])
+    points, modes = (
+        np.pad(_numbers(t), ((0, 0), (0, flat)))
+        for t in (z[index.to(z.device)], _centres(model, rows))
+    )
+    centre = points.mean(0)
+    power, axis = np.linalg.eigh(np.cov(points - centre, rowvar=False, bias=True))
+    plane = axis[:, :-3:-1]
+    points, modes = (points - centre) @ plane, (modes - centre) @ plane
+
+    figure = Figure(figsize=(6.5, 5))
+    axes = figure.add_subplot()
+    label = labels.cpu()[index].numpy()
+    colours = matplotlib.colormaps["tab10" if len(rows.names) <= 10 else "gist_rainbow"]
+    for number, name in enumerate(rows.names):
+        colour = colours(number if len(rows.names) <= 10 else number / len(rows.names))
+        here = points[label == number]
+        axes.scatter(here[:, 0], here[:, 1], s=7, lw=0, alpha=0.7, color=colour, label=name)
+    circle = {"boxstyle": "circle,pad=0.2", "fc": (1, 1, 1, 0.7), "ec": "black", "lw": 1}
+    axes.plot(modes[:, 0], modes[:, 1], "k+", ms=8)
+    for c, mode, (x, y) in zip(rows.shown, modes, _apart(modes, points), strict=True):
+        axes.plot([mode[0], x], [mode[1], y], color="black", lw=0.8)
+        axes.text(x, y, str(c), ha="center", va="center", size=8, weight="bold", bbox=circle)
+    axes.legend(
+        title="label", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2.5
+    )
+    shares = power[:-3:-1] / max(power.sum(), np.finfo(float).tiny)
+    axes.set_xlabel(f"first principal axis ({shares[0]:.0%} of the variance)")
+    axes.set_ylabel(f"second ({shares[1]:.0%})")
+    axes.set_title(rows.title("Posterior means of test images; numbers: modes of the categories"))
+    return figure
+
+
+def training(history: list[dict[str, float]]) -> Figure:
+    """A panel for each named term that the history holds, over epochs."""
+    kept = [term for term in TERMS if any(term in row for row in history)]
+    columns = min(len(kept), 5) or 1
+    lines = math.ceil(len(kept) / columns) or 1
+    figure = Figure(figsize=(2.3 * max(columns, 2), 2.1 * lines), layout="constrained")
+    figure.suptitle("Training: nats per example over epochs", x=0.005, ha="left", size=10)
+    for number, term in enumerate(kept, start=1):
+        at = [place for place, row in enumerate(history) if term in row]
+        values = [history[place][term] for place in at]
+        axes = figure.add_subplot(lines, columns, number)
+        axes.plot(
+            [history[place].get("epoch", place + 1) for place in at],
+            values,
+            marker="o" if len(values) == 1 else "",
+            lw=1.3,
+        )
+        axes.set_title(f"{term}\n{values[-1]:.2f} at the end", size=9)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _shown(model: CatVAE, rows: Rows) -> Tensor:
+    """The categories shown (R,), on the model's device."""
+    return torch.tensor(rows.shown, device=model.prior.logits.device)
+
+
+def _centres(model: CatVAE, rows: Rows) -> Tensor:
+    """The means of p(z | c) for the categories shown (R, D)."""
+    return _mean(model.prior.component(_shown(model, rows)))
+
+
+def _mean(distribution: Any) -> Tensor:
+    # Every distribution used here has a mean; Pyro's base class does not say so.
+    return distribution.mean
+
+
+def _mosaic(
+    images: Tensor, shape: tuple[int, int], rows: Sequence[str], columns: Sequence[str] = ()
+) -> tuple[Figure, Axes]:
+    """A figure of images (R, C, X) in ink on white; missing numbers stay white.
+
+    :param shape: (height, width), X together.
+    :param rows: R labels.
+    :param columns: C labels, or none.
+    """
+    # Whole dots for each pixel and a figure as large as its dots: nothing is resampled.
+    dots = max(1, CELL // shape[1])
+    cells = _numbers(images.unflatten(-1, shape)).clip(0, 1).repeat(dots, -2).repeat(dots, -1)
+    cells = np.pad(np.nan_to_num(cells), ((0, 0), (0, 0), (0, GUTTER), (0, GUTTER)))
+    height, width = cells.shape[-2:]
+    picture = cells.swapaxes(1, 2).reshape(len(cells) * height, -1)[:-GUTTER, :-GUTTER]
+    figure = Figure(figsize=(picture.shape[1] / DPI, picture.shape[0] / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    inside = (height - GUTTER) / 2, (width - GUTTER) / 2
+    axes.set_yticks(np.arange(len(cells)) * height + inside[0], rows)
+    axes.set_xticks(np.arange(len(columns)) * width + inside[1], columns)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _apart(places: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``places`` (R, 2) moved until labels there do not overlap in a plot of ``points`` (N, 2)."""
+    unit = LABEL * np.ptp(np.concatenate([places, points]), 0).clip(1e-9)
+    angle = 2 * np.pi * np.arange(len(places)) / len(places)
+    # A nudge in a direction of its own parts places that coincide.
+    moved = places / unit + 1e-3 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    for _ in range(200):
+        gap = moved[:, None] - moved
+        distance = np.linalg.norm(gap, axis=-1, keepdims=True).clip(1e-9)
+        moved += 0.2 * (gap / distance * (1 - distance).clip(0)).sum(1)
+    return moved * unit
+
+
+def _numbers(values: Tensor) -> NDArray[np.float64]:
+    return values.double().cpu().numpy()
+
+
+def _folded(name: str) -> str:
+    """A label name on several short lines, to stand under a narrow column."""
+    return name.replace(" ", "\n").replace("/", "/\n")

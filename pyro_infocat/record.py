@@ -1,0 +1,130 @@
+"""A run's folder: settings, checkpoint, history and metrics, each written whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pyro_infocat.errors import UserError
+from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS, Settings
+
+MAY_DIFFER = {"device", "data_root"}
+"""Settings that a resumed run may change: they are about the machine, not the run."""
+
+
+class Record:
+    """The folder of one run.
+
+    :ivar folder: where it lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(self, settings: Settings) -> None:
+        """Start a new run here.
+
+        :raises UserError: where the folder holds a run or cannot be written.
+        """
+        for name in (CONFIG, CHECKPOINT, HISTORY, METRICS):
+            if (self.folder / name).exists():
+                raise UserError(
+                    f"--out: '{self.folder}' holds another run; continue it with --resume true, "
+                    "or choose another --out"
+                )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(settings.as_dict(), sort_keys=False)
+            self._replace(CONFIG, text.encode())
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UserError(
+                f"--out: cannot write to '{self.folder}' ({error.strerror}); choose a folder that "
+                "can be written"
+            ) from error
+
+    def reopen(self, settings: Settings) -> dict[str, Any]:
+        """The checkpoint of the run that these settings continue.
+
+        :raises UserError: where there is none, it cannot be read, or it is of other settings.
+        """
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            raise UserError(
+                f"--resume: no checkpoint in '{self.folder}'; start the run without --resume, or "
+                "give the --out of a run that has one"
+            )
+        before = self.settings().as_dict()
+        for key, value in settings.as_dict().items():
+            if value != before[key] and key not in MAY_DIFFER:
+                raise UserError(
+                    f"--resume: '{self.folder}' was trained with {key} {_flat(before[key])}, not "
+                    f"{_flat(value)}; resume it with --config {self.folder / CONFIG}, or choose "
+                    "another --out"
+                )
+        return self.checkpoint()
+
+    def settings(self) -> Settings:
+        """The settings of the run.
+
+        :raises UserError: where there are none that can be read.
+        """
+        path = self.folder / CONFIG
+        try:
+            return Settings.from_dict(yaml.safe_load(path.read_text()))
+        except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"'{self.folder}' is not the folder of a run: '{path}' cannot be read as one "
+                f"({type(error).__name__}); give the --out of a run"
+            ) from error
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The newest checkpoint, on the CPU, loaded without executing any pickle.
+
+        :raises UserError: where it is corrupt.
+        """
+        path = self.folder / CHECKPOINT
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint["epoch"], checkpoint["model"], checkpoint["guide"]
+        except Exception as error:
+            raise UserError(
+                f"'{path}' is corrupt or no checkpoint of this project "
+                f"({type(error).__name__}); delete '{self.folder}' and train again"
+            ) from error
+        return checkpoint
+
+    def save(self, checkpoint: dict[str, Any], history: list[dict[str, float]]) -> None:
+        """Write checkpoint and history; a kill at any moment leaves the last pair loadable."""
+        # The history travels in the checkpoint too, so that a kill between the two writes costs
+        # nothing: resuming rewrites the file from it.
+        path = self.folder / f"{CHECKPOINT}.new"
+        torch.save(checkpoint | {"history": history}, path)
+        _settle(path, self.folder / CHECKPOINT)
+        self.write_history(history)
+
+    def write_history(self, history: list[dict[str, float]]) -> None:
+        """A line an epoch."""
+        lines = "".join(json.dumps(row) + "\n" for row in history)
+        self._replace(HISTORY, lines.encode())
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        self._replace(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
+
+    def _replace(self, name: str, content: bytes) -> None:
+        path = self.folder / f"{name}.new"
+        path.write_bytes(content)
+        _settle(path, self.folder / name)
+
+
+def _settle(new: Path, final: Path) -> None:
+    """Put a finished file in the place of the old one, on the disk and not only in memory."""
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.replace(final)
+
+
+def _flat(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)

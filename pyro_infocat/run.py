@@ -1,0 +1,100 @@
+"""``python -m pyro_infocat.run``: data, model, guide, training, evaluation, figures."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyro_infocat.arguments import parse
+from pyro_infocat.errors import UserError
+from pyro_infocat.settings import CHECKPOINT, CONFIG, Settings
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    out = None
+    try:
+        settings, out, resume = parse(argv)
+        run(settings, out, resume)
+    except UserError as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        where = error.filename or out
+        return _fail(
+            f"--out: cannot write '{where}' ({error.strerror}); make room or choose another --out"
+        )
+    except KeyboardInterrupt:
+        how = "nothing was written"
+        if out is not None and (out / CHECKPOINT).exists():
+            flags = f"--config {out / CONFIG} --out {out} --resume true"
+            how = f"continue with: python -m pyro_infocat.run {flags}"
+        print(f"\ninterrupted; {how}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def run(settings: Settings, out: Path, resume: bool) -> None:
+    """Train, evaluate and draw into ``out``.
+
+    :raises UserError: for anything that the user gave wrong.
+    """
+    import platform
+
+    import pyro
+    import torch
+    import torchvision
+
+    from pyro_infocat import build, figures
+    from pyro_infocat.data import load
+    from pyro_infocat.device import pick
+    from pyro_infocat.evaluate import evaluate
+    from pyro_infocat.record import Record
+    from pyro_infocat.train import set_validation, train
+
+    device = pick(settings.device)
+    record = Record(out)
+    checkpoint = record.reopen(settings) if resume else None
+    data = load(settings.data, Path(settings.data_root)).to(device)
+    pyro.set_rng_seed(settings.seed)
+    model, guide, view = build.build(settings, data)
+    bound = build.objective(settings)
+    seen = build.observation(settings, model.decoder.likelihood)
+    build.check_fit(settings, model, guide, bound, data.train.fixed(seen))
+    if checkpoint is None:
+        record.create(settings)
+
+    set_validation(False)
+    history = train(settings, data, model, guide, view, record, checkpoint)
+    seconds = sum(row["seconds"] for row in history)
+    metrics = evaluate(model, guide, bound, data, seen, settings.nll_samples, settings.seed)
+    metrics |= {
+        "epochs": len(history),
+        "train_seconds": seconds,
+        "examples_per_second": len(history) * len(data.train) / seconds,
+        "device": str(device),
+        "seed": settings.seed,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "pyro": pyro.__version__,
+        },
+    }
+    figures.draw(model, guide, data, data.test.fixed(seen), history, out / "figures")
+    record.write_metrics(metrics)
+    print(
+        f"{out}: accuracy {metrics['accuracy']:.3f}, {metrics['clusters_used']} categories in use, "
+        f"bound {metrics['elbo']:.2f} nats, {seconds:.0f} s of training"
+    )
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What a run is told, without anything heavy to import."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds the packages, and the presets in ``runs``."""
+
+DATA_SETS = {"digits": "digits", "mnist": "mnist", "fashion-mnist": "fashion"}
+"""Each data set and the preset in ``runs`` that it is trained with where no --config is given."""
+
+COMPONENTS = ("prior", "likelihood", "decoder", "encoder", "guide", "view")
+"""The parts that are chosen by class, in the order in which they are built."""
+
+CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
+HISTORY, METRICS = "history.jsonl", "metrics.json"
+"""The files of a run's folder."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class by dotted path and the keyword arguments for it."""
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on. Written to config.yaml; read back, it repeats the run."""
+
+    prior: Component
+    likelihood: Component
+    decoder: Component
+    encoder: Component
+    guide: Component
+    view: Component
+    data: str
+    data_root: str
+    observe: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    anneal: str
+    information_weight: float
+    weights: dict[str, float]
+    schedules: dict[str, list[list[float]]]
+    kl: str
+    particles: int
+    patience: int
+    validation: float
+    nll_samples: int
+    seed: int
+    device: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Settings":
+        parts = {name: Component(**values[name]) for name in COMPONENTS}
+        return cls(**(values | parts))

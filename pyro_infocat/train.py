@@ -1,0 +1,234 @@
+"""The training loop.
+
+Shapes: B batch, X features.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from guides.guide import Guide
+from models import CatVAE
+from pyro_infocat import build
+from pyro_infocat.data import DataSet, Observation, Split, observe
+from pyro_infocat.errors import UserError
+from pyro_infocat.objective import SIGNS, InfoCatELBO, elbo
+from pyro_infocat.record import Record
+from pyro_infocat.settings import Settings
+from pyro_infocat.views import View
+
+CHECK_EVERY = 100
+"""Steps between looks at the terms: a look makes the host wait for the device."""
+
+History = list[dict[str, float]]
+"""A row an epoch: ``epoch``, ``seconds`` and every named term in nats per example."""
+
+
+def train(
+    settings: Settings,
+    data: DataSet,
+    model: CatVAE,
+    guide: Guide,
+    view: View,
+    record: Record,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> History:
+    """Fit model and guide to the training split; a checkpoint after each epoch.
+
+    :param checkpoint: where to go on from.
+    :raises UserError: where a term of the objective is no longer finite.
+    """
+    seen = build.observation(settings, model.decoder.likelihood)
+    fitted, held_out = validation_split(data.train, settings)
+    bound = build.objective(settings)
+    module = bound(model, guide)
+    optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
+    history: History = []
+    if checkpoint is not None:
+        history = restore(checkpoint, model, guide, optimizer)
+    else:
+        # From here on there is always something to resume.
+        record.save(snapshot(0, model, guide, optimizer), history)
+    constants = dict(bound.weights)
+    steps = math.ceil(len(fitted) / settings.batch_size)
+
+    with (
+        SummaryWriter(record.folder, purge_step=len(history) + 1) as board,
+        tqdm(total=settings.epochs * steps, initial=len(history) * steps, unit="step") as bar,
+    ):
+        for epoch in range(len(history), settings.epochs):
+            if settings.patience and waited(history) >= settings.patience:
+                break
+            began = time.perf_counter()
+            bound.weights = constants | {
+                name: interpolate(points, epoch) for name, points in settings.schedules.items()
+            }
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate(settings, epoch)
+
+            ledger = Ledger(epoch)
+            for grey in fitted.batches(settings.batch_size):
+                x = observe(grey, seen)
+                look = None
+                if bound.weights["consistency"]:
+                    look = observe(view(grey, guide.category), seen)
+                loss = module(x, look) / len(x)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                ledger.enter(bound.terms, len(x))
+                bar.update()
+
+            row = {"epoch": float(epoch + 1), **ledger.means()}
+            if held_out is not None:
+                row["validation_elbo"] = held_out_elbo(bound, model, guide, held_out, seen)
+            row["seconds"] = time.perf_counter() - began
+            history.append(row)
+            record.save(snapshot(epoch + 1, model, guide, optimizer), history)
+            for name, value in row.items():
+                if name != "epoch":
+                    board.add_scalar(name, value, epoch + 1)
+            bar.set_postfix_str(brief(row))
+    return history
+
+
+class Ledger:
+    """The named terms of an epoch, kept on the device and looked at now and then.
+
+    :param epoch: number of the epoch, from 0, for the error.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch, self.step = epoch, 0
+        self.names: list[str] = []
+        self.open: list[Tensor] = []
+        self.sums: Tensor | float = 0.0
+        self.examples = 0
+
+    def enter(self, terms: Mapping[str, Tensor], examples: int) -> None:
+        """Add a step's terms, sums over ``examples`` in nats."""
+        self.names = list(terms)
+        self.open.append(torch.stack(list(terms.values())))
+        self.examples += examples
+        if len(self.open) == CHECK_EVERY:
+            self.close()
+
+    def close(self) -> None:
+        """Add up the open steps.
+
+        :raises UserError: at the first term that is not finite.
+        """
+        if not self.open:
+            return
+        rows = torch.stack(self.open)
+        wrong = (~rows.isfinite()).nonzero()
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            raise UserError(
+                f"training stopped: {self.names[column]} became {rows[row, column].item()} at "
+                f"step {self.step + row + 1} of epoch {self.epoch + 1}; the checkpoint of the "
+                "epoch before is kept. A smaller --learning_rate usually helps"
+            )
+        self.step += len(rows)
+        self.sums = self.sums + rows.double().sum(0)
+        self.open.clear()
+
+    def means(self) -> dict[str, float]:
+        """Each term and the ELBO in nats per example."""
+        self.close()
+        assert isinstance(self.sums, Tensor)
+        means = dict(zip(self.names, self.sums / self.examples, strict=True))
+        if "reconstruction" in means:
+            means["elbo"] = elbo(means)
+        return {name: mean.item() for name, mean in means.items()}
+
+
+def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | None]:
+    """The training split, without the share that early stopping looks at."""
+    if not settings.patience:
+        return train, None
+    held = max(1, round(settings.validation * len(train)))
+    if held >= len(train):
+        raise UserError(f"--validation {settings.validation}: leaves nothing to train on")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))
+    order = order.to(train.pixels.device)
+    return train.part(order[held:]), train.part(order[:held])
+
+
+def held_out_elbo(
+    bound: InfoCatELBO, model: CatVAE, guide: Guide, split: Split, seen: Observation
+) -> float:
+    """The ELBO of a split in nats per example, by draws that are the same at every call."""
+    total = 0.0
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for x in split.fixed(seen).split(1000):
+            total += elbo(bound.bound_terms(model, guide, x)).item()
+    return total / len(split)
+
+
+def waited(history: History) -> int:
+    """Epochs since the best bound on the validation share."""
+    bounds = [row["validation_elbo"] for row in history]
+    return len(bounds) - 1 - int(np.argmax(bounds)) if bounds else 0
+
+
+def interpolate(points: Sequence[Sequence[float]], epoch: int) -> float:
+    """A schedule of [epoch, value] pairs at an epoch: straight lines, flat outside."""
+    at, values = zip(*points, strict=True)
+    return float(np.interp(epoch, at, values))
+
+
+def rate(settings: Settings, epoch: int) -> float:
+    """The learning rate of an epoch over the first one's."""
+    if settings.anneal == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+    return 1.0
+
+
+def snapshot(
+    epoch: int, model: CatVAE, guide: Guide, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """All that going on from here needs."""
+    return {
+        "epoch": epoch,
+        "model": model.state_dict(),
+        "guide": guide.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+    }
+
+
+def restore(
+    checkpoint: Mapping[str, Any],
+    model: CatVAE,
+    guide: Guide,
+    optimizer: torch.optim.Optimizer,
+) -> History:
+    """Put a snapshot back; returns the history up to it."""
+    model.load_state_dict(checkpoint["model"])
+    guide.load_state_dict(checkpoint["guide"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    torch.set_rng_state(checkpoint["rng"]["cpu"])
+    if len(checkpoint["rng"]["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(checkpoint["rng"]["cuda"])
+    return list(checkpoint["history"])
+
+
+def brief(row: Mapping[str, float]) -> str:
+    """The terms of an epoch for the progress bar."""
+    return " ".join(f"{name}={row[name]:.2f}" for name in ("elbo", *SIGNS) if name in row)
+
+
+def set_validation(on: bool) -> None:
+    """Pyro's and PyTorch's checks of every value: on to try the parts, off in the loop."""
+    pyro.enable_validation(on)
+    torch.distributions.Distribution.set_default_validate_args(on)

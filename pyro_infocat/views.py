@@ -1,0 +1,90 @@
+"""Views: other looks at an example that keep its category.
+
+The real-data term of the objective asks q(c | x) to be the same for x and a view of it.
+
+Shapes: B batch, K categories, X features.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, kl_div
+
+Classifier = Callable[[Tensor], dist.Categorical]
+"""q(c | x) for x (B, X)."""
+
+
+class View(ABC):
+    """A random change of grey levels (B, X) in [0, 1] that keeps each example's category."""
+
+    @abstractmethod
+    def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
+        """The view (B, X), without a gradient."""
+
+
+class Affine(View):
+    """Small turns, stretches, shears and shifts of an image.
+
+    Each entry of the 2 x 2 matrix gets normal noise of ``stretch``, and each shift normal noise
+    of ``shift`` half image widths.
+
+    :param shape: (height, width).
+    :param stretch: standard deviation of the matrix's entries about the identity.
+    :param shift: standard deviation of the shifts, 1 being half the image.
+    """
+
+    def __init__(self, shape: Sequence[int], stretch: float = 0.1, shift: float = 0.1) -> None:
+        self.shape, self.stretch, self.shift = tuple(shape), stretch, shift
+
+    def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
+        number = grey.shape[0]
+        spread = grey.new_tensor([self.stretch, self.stretch, self.shift])
+        moves = torch.eye(2, 3, dtype=grey.dtype, device=grey.device)
+        moves = moves + spread * torch.randn(number, 2, 3, dtype=grey.dtype, device=grey.device)
+        images = grey.reshape(number, 1, *self.shape)
+        grid = affine_grid(moves, list(images.shape), align_corners=False)
+        return grid_sample(images, grid, align_corners=False).clamp(0, 1).flatten(1)
+
+
+class VirtualAdversarial(View):
+    """The step that changes q(c | x) most, for data of which no transformation is known.
+
+    One power iteration on the curvature of KL(q(c | x) || q(c | x + r)) in r, scaled to
+    ``epsilon`` times the distance from each example to the ``neighbour``-th nearest in its batch
+    (Miyato et al. 2018, equations 13 to 15; Hu et al. 2017, section 3.2 for the radius).
+
+    :param epsilon: the step's length over the distance to that neighbour.
+    :param neighbour: which neighbour in the batch sets the length.
+    :param probe: length of the first, random step.
+    """
+
+    def __init__(self, epsilon: float = 0.25, neighbour: int = 10, probe: float = 1.0) -> None:
+        self.epsilon, self.neighbour, self.probe = epsilon, neighbour, probe
+
+    def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
+        with torch.no_grad():
+            before = classifier(grey).logits
+            near = min(self.neighbour + 1, grey.shape[0])
+            radius = torch.cdist(grey, grey).kthvalue(near, dim=1, keepdim=True).values
+        with torch.enable_grad():
+            step = self.probe * unit(torch.randn_like(grey))
+            step.requires_grad_()
+            after = classifier(grey + step).logits
+            divergence = kl_div(after, before, reduction="sum", log_target=True)
+            (direction,) = torch.autograd.grad(divergence, step)
+        return (grey + self.epsilon * radius * unit(direction)).detach()
+
+
+class Same(View):
+    """The example itself: no view."""
+
+    def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
+        return grey
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (B, X) of length one; a zero vector stays zero."""
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
