@@ -5,5 +5,6 @@ Shapes: B batch, K categories, D latent dimensions, X features, H hidden feature
 
 from guides.bayes import Bayes
 from guides.enumerated import Enumerated
+from guides.relaxed import Gumbel, SoftCode
 
-__all__ = ["Bayes", "Enumerated"]
+__all__ = ["Bayes", "Enumerated", "Gumbel", "SoftCode"]

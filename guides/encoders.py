@@ -5,6 +5,7 @@ Shapes: B batch, X features, H hidden features.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +22,24 @@ class MLP(Encoder):
 
     :param features: X.
     :param hidden: widths of the layers; the last is H.
+    :param norm: batch normalisation before each ReLU; every pass in training counts.
     :raises ValueError: where no layer is given.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int] = (400,)) -> None:
+    def __init__(self, features: int, hidden: Sequence[int] = (400,), norm: bool = False) -> None:
         super().__init__()
         if not hidden:
             raise ValueError("hidden must name at least one layer, for example [400]")
         layers: list[nn.Module] = []
-        for before, after in zip([features, *hidden], hidden, strict=False):
-            layers += [nn.Linear(before, after), nn.ReLU()]
+        for before, after in pairwise([features, *hidden]):
+            layers += [nn.Linear(before, after), nn.BatchNorm1d(after) if norm else nn.Identity()]
+            layers.append(nn.ReLU())
         self.network = nn.Sequential(*layers)
         self.width = hidden[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)
+        # Batch normalisation takes one batch dimension: the left ones are folded into it and back.
+        return self.network(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.width)
 
 
 class Convolutional(Encoder):
@@ -44,20 +48,31 @@ class Convolutional(Encoder):
     :param shape: (height, width) of an image.
     :param width: channels of the first convolution, twice as many in the second.
     :param hidden: H.
+    :param norm: batch normalisation before each ReLU; every pass in training counts.
     """
 
-    def __init__(self, shape: Sequence[int], width: int = 32, hidden: int = 256) -> None:
+    def __init__(
+        self, shape: Sequence[int], width: int = 32, hidden: int = 256, norm: bool = False
+    ) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        self.network = nn.Sequential(
+        convolutions = nn.Sequential(
             nn.Conv2d(1, width, 4, stride=2, padding=1),
+            nn.BatchNorm2d(width) if norm else nn.Identity(),
             nn.ReLU(),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.BatchNorm2d(2 * width) if norm else nn.Identity(),
             nn.ReLU(),
             nn.Flatten(),
         )
-        flat = self.network(torch.zeros(1, 1, *self.shape)).shape[-1]
-        self.network.extend([nn.Linear(flat, hidden), nn.ReLU()])
+        with torch.no_grad():
+            flat = convolutions.eval()(torch.zeros(1, 1, *self.shape)).shape[-1]
+        self.network = nn.Sequential(
+            convolutions.train(),
+            nn.Linear(flat, hidden),
+            nn.BatchNorm1d(hidden) if norm else nn.Identity(),
+            nn.ReLU(),
+        )
         self.width = hidden
 
     def forward(self, x: Tensor) -> Tensor:

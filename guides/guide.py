@@ -56,6 +56,10 @@ class Guide(nn.Module, ABC):
         """q(c | x) alone, for x (..., B, X)."""
         return self.posterior(x).category
 
+    def critic(self, x: Tensor) -> dist.Categorical:
+        """The classifier that the information bound asks: q(c | x) itself."""
+        return self.category(x)
+
 
 def normal(raw: Tensor) -> dist.Distribution:
     """A diagonal normal from raw (..., 2 D): event shape (D,), log-scales bounded."""

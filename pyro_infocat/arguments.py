@@ -65,7 +65,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     config, data = _peek(argv)
-    preset = Path(config) if config else ROOT / "runs" / f"{DATA_SETS[data]}.yaml"
+    preset = Path(config) if config else ROOT / "runs" / f"{DATA_SETS[data].preset}.yaml"
     parser = build_parser(None if config else preset)
     try:
         with warnings.catch_warnings():

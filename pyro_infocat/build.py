@@ -16,18 +16,18 @@ from guides.guide import Guide
 from models import CatVAE
 from models.likelihoods import Likelihood
 from models.priors import Prior
-from pyro_infocat.data import DataSet, Observation
+from pyro_infocat.data import Observation
 from pyro_infocat.errors import UserError
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.settings import Component, Settings
+from pyro_infocat.settings import DATA_SETS, Component, Settings
 from pyro_infocat.views import View
 
 CHECKED = 4
 """Examples that the parts are tried on before training."""
 
 
-def build(settings: Settings, data: DataSet) -> tuple[CatVAE, Guide, View]:
-    """The model, the guide and the view, on the data's device.
+def build(settings: Settings, device: torch.device) -> tuple[CatVAE, Guide, View]:
+    """The model, the guide and the view for the settings' data set.
 
     A part's constructor is handed whatever it names of ``features`` (X), ``shape`` (height,
     width), ``levels`` (grey levels), ``encoder`` (a factory), ``likelihood``, ``prior``,
@@ -35,10 +35,11 @@ def build(settings: Settings, data: DataSet) -> tuple[CatVAE, Guide, View]:
 
     :raises UserError: where a part cannot be made or the parts do not fit.
     """
+    facts = DATA_SETS[settings.data]
     given: dict[str, Any] = {
-        "features": data.features,
-        "shape": data.shape,
-        "levels": data.train.levels,
+        "features": facts.features,
+        "shape": facts.shape,
+        "levels": facts.levels,
     }
     given["encoder"] = functools.partial(create, "encoder", settings.encoder, dict(given))
     prior: Prior = create("prior", settings.prior, given)
@@ -47,7 +48,6 @@ def build(settings: Settings, data: DataSet) -> tuple[CatVAE, Guide, View]:
     decoder = create("decoder", settings.decoder, given)
     guide: Guide = create("guide", settings.guide, given)
     model = CatVAE(prior, decoder, "sampled" if settings.kl == "sampled" else "analytic")
-    device = data.train.pixels.device
     return model.to(device), guide.to(device), create("view", settings.view, given)
 
 
@@ -77,7 +77,8 @@ def objective(settings: Settings) -> InfoCatELBO:
             settings.information_weight, settings.particles, weights=settings.weights
         )
         for name, points in settings.schedules.items():
-            InfoCatELBO(weights={name: min(weight for _, weight in points)})
+            if name != "temperature":
+                InfoCatELBO(weights={name: min(weight for _, weight in points)})
     except ValueError as error:
         raise UserError(f"--weights or --schedules: {error}") from error
     return bound

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import DATA_SETS
+from pyro_infocat.settings import DATA_SETS, Facts
 
 Observation = Literal["binary", "grey"]
 """What the likelihood sees: pixels drawn as 0 or 1 with the grey level's chance, or grey levels."""
@@ -73,26 +73,26 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training and a test split of images of one shape.
+    """A training and a test split of images of one shape."""
 
-    :ivar shape: (height, width).
-    :ivar classes: a name for each label.
-    """
-
-    name: str
+    facts: Facts
     train: Split
     test: Split
-    shape: tuple[int, int]
-    classes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.facts.shape
 
     @property
     def features(self) -> int:
-        return self.shape[0] * self.shape[1]
+        return self.facts.features
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.facts.classes
 
     def to(self, device: torch.device) -> "DataSet":
-        return DataSet(
-            self.name, self.train.to(device), self.test.to(device), self.shape, self.classes
-        )
+        return DataSet(self.facts, self.train.to(device), self.test.to(device))
 
 
 def load(name: str, root: Path) -> DataSet:
@@ -119,12 +119,11 @@ def digits() -> DataSet:
     pixels = torch.from_numpy(bunch.data[order]).to(torch.uint8)
     labels = torch.from_numpy(bunch.target[order]).long()
     test, train = slice(DIGITS_TEST), slice(DIGITS_TEST, None)
+    facts = DATA_SETS["digits"]
     return DataSet(
-        "digits",
-        Split(pixels[train], labels[train], 17),
-        Split(pixels[test], labels[test], 17),
-        (8, 8),
-        tuple("0123456789"),
+        facts,
+        Split(pixels[train], labels[train], facts.levels),
+        Split(pixels[test], labels[test], facts.levels),
     )
 
 
@@ -153,11 +152,11 @@ def from_torchvision(name: str, root: Path) -> DataSet:
             f"--data {name}: the download into '{folder}' failed ({_one_line(error)}); place the "
             f"archives {archives} there by hand and run again"
         ) from error
+    facts = DATA_SETS[name]
     train, test = (
-        Split(split.data.reshape(len(split.data), -1), split.targets.long(), 256)
-        for split in splits
+        Split(split.data.flatten(1), split.targets.long(), facts.levels) for split in splits
     )
-    return DataSet(name, train, test, (28, 28), tuple(splits[0].classes))
+    return DataSet(facts, train, test)
 
 
 def _refuse_damaged(kind: type, folder: Path) -> None:

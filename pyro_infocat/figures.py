@@ -108,7 +108,7 @@ class Rows:
     @classmethod
     def of(cls, category: Tensor, categories: int, data: DataSet) -> "Rows":
         """From the category (N,) of each test example."""
-        names = label_names(data)
+        names = data.classes
         shape = (categories, len(names))
         cells = (category * len(names) + data.test.labels).cpu().numpy()
         counts = np.bincount(cells, minlength=categories * len(names)).reshape(shape)
@@ -132,11 +132,6 @@ class Rows:
         return self.names[self.counts[c].argmax()] if self.counts[c].any() else "unused"
 
 
-def label_names(data: DataSet) -> tuple[str, ...]:
-    """The L labels without torchvision's explanations: '0 - zero' is '0'."""
-    return tuple(name.split(" - ")[0] for name in data.classes)
-
-
 def conditional_samples(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
     """A row of samples for each category: the mean of p(x | z) for draws of z ~ p(z | c)."""
     c = _shown(model, rows).unsqueeze(-1).expand(-1, SAMPLES)
@@ -149,11 +144,9 @@ def conditional_samples(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Fi
 def interpolation(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
     """A row from each category's centre in a straight line to that of the row below."""
     start = _centres(model, rows).unsqueeze(1)
-    path = torch.linspace(0, 1, STEPS, device=start.device, dtype=start.dtype).unsqueeze(-1)
+    path, names = _steps(1, start)
     images = model.decoder(start.lerp(start.roll(-1, 0), path)).mean
-    figure, axes = _mosaic(
-        images, shape, rows.labels, [f"{step:.1f}" for step in _numbers(path)[:, 0]]
-    )
+    figure, axes = _mosaic(images, shape, rows.labels, names)
     axes.set_title(rows.title("From each category's centre to the next"))
     axes.set_xlabel("share of the way")
     end = axes.secondary_yaxis("right")
@@ -166,16 +159,14 @@ def interpolation(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
 def subspace_walk(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
     """A row from the origin through each category's mode and as far again beyond it."""
     modes = _centres(model, rows)
-    distance = torch.linspace(0, 2, STEPS, device=modes.device, dtype=modes.dtype).unsqueeze(-1)
+    distance, names = _steps(2, modes)
     unit = r"$|\mu_c|$, the distance of the mode"
     if not modes.any():
         # A plain VAE's only mode is the origin itself and points nowhere.
         modes = torch.eye(*modes.shape, device=modes.device, dtype=modes.dtype)
         unit = "standard deviations (the only mode is the origin; this is z's first axis)"
     images = model.decoder(distance * modes.unsqueeze(1)).mean
-    figure, axes = _mosaic(
-        images, shape, rows.labels, [f"{step:.1f}" for step in _numbers(distance)[:, 0]]
-    )
+    figure, axes = _mosaic(images, shape, rows.labels, names)
     axes.set_title(rows.title("From the origin out along each category's mean"))
     axes.set_xlabel(f"distance from the origin in units of {unit}")
     return figure
@@ -186,7 +177,7 @@ def reconstructions(model: CatVAE, data: DataSet, z: Tensor) -> Figure:
 
     :param z: (N, D), the posterior means; a reconstruction is the mean of p(x | z) at one.
     """
-    names = label_names(data)[:MOST_ROWS]
+    names = data.classes[:MOST_ROWS]
     images = torch.zeros(PER_LABEL, 2, len(names), data.features)
     for label in range(len(names)):
         index = (data.test.labels == label).nonzero()[:PER_LABEL, 0]
@@ -246,10 +237,15 @@ def latent(model: CatVAE, rows: Rows, labels: Tensor, z: Tensor) -> Figure:
         here = points[label == number]
         axes.scatter(here[:, 0], here[:, 1], s=7, lw=0, alpha=0.7, color=colour, label=name)
     circle = {"boxstyle": "circle,pad=0.2", "fc": (1, 1, 1, 0.7), "ec": "black", "lw": 1}
-    axes.plot(modes[:, 0], modes[:, 1], "k+", ms=8)
-    for c, mode, (x, y) in zip(rows.shown, modes, _apart(modes, points), strict=True):
-        axes.plot([mode[0], x], [mode[1], y], color="black", lw=0.8)
-        axes.text(x, y, str(c), ha="center", va="center", size=8, weight="bold", bbox=circle)
+    line = {"arrowstyle": "-", "shrinkA": 0, "shrinkB": 0, "lw": 0.8}
+    for c, mode, place in zip(rows.shown, modes, _apart(modes, points), strict=True):
+        axes.annotate(
+            str(c), xy=mode, xytext=place, bbox=circle, arrowprops=line,
+            ha="center", va="center", size=8, weight="bold",
+        )  # fmt: skip
+    # Annotations do not count when the axes choose their limits.
+    axes.update_datalim(modes)
+    axes.autoscale_view()
     axes.legend(
         title="label", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2.5
     )
@@ -294,6 +290,12 @@ def _centres(model: CatVAE, rows: Rows) -> Tensor:
     return _mean(model.prior.component(_shown(model, rows)))
 
 
+def _steps(end: float, like: Tensor) -> tuple[Tensor, list[str]]:
+    """Equal steps from 0 to ``end`` (C, 1), and how to write them."""
+    steps = torch.linspace(0, end, STEPS, device=like.device, dtype=like.dtype)
+    return steps.unsqueeze(-1), [f"{step:.1f}" for step in steps.tolist()]
+
+
 def _mean(distribution: Any) -> Tensor:
     # Every distribution used here has a mean; Pyro's base class does not say so.
     return distribution.mean
@@ -302,7 +304,7 @@ def _mean(distribution: Any) -> Tensor:
 def _mosaic(
     images: Tensor, shape: tuple[int, int], rows: Sequence[str], columns: Sequence[str] = ()
 ) -> tuple[Figure, Axes]:
-    """A figure of images (R, C, X) in ink on white; missing numbers stay white.
+    """A figure of images (R, C, X), in ink on white.
 
     :param shape: (height, width), X together.
     :param rows: R labels.
@@ -311,7 +313,7 @@ def _mosaic(
     # Whole dots for each pixel and a figure as large as its dots: nothing is resampled.
     dots = max(1, CELL // shape[1])
     cells = _numbers(images.unflatten(-1, shape)).clip(0, 1).repeat(dots, -2).repeat(dots, -1)
-    cells = np.pad(np.nan_to_num(cells), ((0, 0), (0, 0), (0, GUTTER), (0, GUTTER)))
+    cells = np.pad(cells, ((0, 0), (0, 0), (0, GUTTER), (0, GUTTER)))
     height, width = cells.shape[-2:]
     picture = cells.swapaxes(1, 2).reshape(len(cells) * height, -1)[:-GUTTER, :-GUTTER]
     figure = Figure(figsize=(picture.shape[1] / DPI, picture.shape[0] / DPI), dpi=DPI)
@@ -339,7 +341,7 @@ def _apart(places: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[
 
 
 def _numbers(values: Tensor) -> NDArray[np.float64]:
-    return values.double().cpu().numpy()
+    return values.cpu().double().numpy()
 
 
 def _folded(name: str) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from guides.guide import Guide
+from guides.relaxed import Relaxed
 from models import CatVAE
 
 Terms = dict[str, Tensor]
@@ -69,7 +70,7 @@ class InfoCatELBO(TraceEnum_ELBO):
     the place of its one-sample estimate.
 
     The model may be any Pyro program. With an information weight it needs ``generate`` as
-    :class:`models.CatVAE` has it, and the guide needs ``category``.
+    :class:`models.CatVAE` has it, and the guide needs ``critic``.
 
     :ivar terms: the named terms of the last evaluation, detached, sums over the batch.
     :ivar weights: the weight of each term in the loss; change one to anneal it.
@@ -120,7 +121,10 @@ class InfoCatELBO(TraceEnum_ELBO):
                 _claim_names(name, program)
         terms: Terms = {}
         if any(self.weights[name] for name in ELBO_TERMS):
-            terms |= self.bound_terms(model, guide, x)
+            if isinstance(guide, Relaxed):
+                terms |= relaxed_terms(model, guide, x)  # type: ignore[arg-type]
+            else:
+                terms |= self.bound_terms(model, guide, x)
         if self.weights["information_bound"]:
             terms["information_bound"] = information_bound(model, guide, x.shape[0])
         if any(self.weights[name] for name in REAL_TERMS):
@@ -190,7 +194,11 @@ class _KLRequests(Messenger):
 
 def _written_out(program: Any) -> bool:
     """Whether :func:`direct_terms` writes out this model or guide."""
-    return getattr(type(program), "forward", None) in (CatVAE.forward, Guide.forward)
+    return getattr(type(program), "forward", None) in (
+        CatVAE.forward,
+        Guide.forward,
+        Relaxed.forward,
+    )
 
 
 def direct_terms(model: CatVAE, guide: Guide, x: Tensor, particles: int = 1) -> Terms:
@@ -217,6 +225,22 @@ def direct_terms(model: CatVAE, guide: Guide, x: Tensor, particles: int = 1) -> 
     }
 
 
+def relaxed_terms(model: CatVAE, guide: Relaxed, x: Tensor) -> Terms:
+    """The terms where one mixture of the K codes is decoded. No bound: see :class:`Relaxed`."""
+    category, latent = guide.posterior(x)
+    c = torch.arange(guide.categories, device=x.device).unsqueeze(-1)
+    posterior, component = latent(c), model.prior.component(c)
+    z = torch.einsum("bk,kbd->bd", guide.mix(category.logits), posterior.rsample())
+    log_q = category.logits.mT
+    log_p = model.prior.category().logits.unsqueeze(-1)
+    q = log_q.exp()
+    return {
+        "reconstruction": model.decoder(z).log_prob(x).sum(),
+        "kl_z": (q * kl_divergence(posterior, component)).sum(),
+        "kl_c": (q * (log_q - log_p)).sum(),
+    }
+
+
 def elbo(terms: Mapping[str, Any]) -> Any:
     """The evidence lower bound: ``terms`` without the information bound and without weights."""
     kl = terms.get("kl_z", 0) + terms.get("kl_c", 0)
@@ -232,13 +256,13 @@ def information_bound(model: Any, guide: Any, number: int) -> Tensor:
     :param number: how many examples to generate.
     :raises TypeError: where the model cannot generate or the guide has no classifier.
     """
-    if not hasattr(model, "generate") or not hasattr(guide, "category"):
+    if not hasattr(model, "generate") or not hasattr(guide, "critic"):
         raise TypeError(
-            "the information bound needs model.generate(number) and guide.category(x), as "
+            "the information bound needs model.generate(number) and guide.critic(x), as "
             "models.CatVAE and guides.guide.Guide have them; information_weight=0 needs neither"
         )
     c, _, x = model.generate(number)
-    return guide.category(x).log_prob(c).sum() + number * model.prior.category().entropy()
+    return guide.critic(x).log_prob(c).sum() + number * model.prior.category().entropy()
 
 
 def real_terms(guide: Any, x: Tensor, view: Tensor | None) -> Terms:

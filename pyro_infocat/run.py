@@ -59,7 +59,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     checkpoint = record.reopen(settings) if resume else None
     data = load(settings.data, Path(settings.data_root)).to(device)
     pyro.set_rng_seed(settings.seed)
-    model, guide, view = build.build(settings, data)
+    model, guide, view = build.build(settings, device)
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
     build.check_fit(settings, model, guide, bound, data.train.fixed(seen))
@@ -68,6 +68,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
 
     set_validation(False)
     history = train(settings, data, model, guide, view, record, checkpoint)
+    model.eval(), guide.eval()
     seconds = sum(row["seconds"] for row in history)
     metrics = evaluate(model, guide, bound, data, seen, settings.nll_samples, settings.seed)
     metrics |= {

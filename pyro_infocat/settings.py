@@ -7,8 +7,37 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the packages, and the presets in ``runs``."""
 
-DATA_SETS = {"digits": "digits", "mnist": "mnist", "fashion-mnist": "fashion"}
-"""Each data set and the preset in ``runs`` that it is trained with where no --config is given."""
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model must know of a data set.
+
+    :ivar preset: the file in ``runs`` that it is trained with where no --config is given.
+    :ivar shape: (height, width) of an image.
+    :ivar levels: number of grey levels.
+    :ivar classes: a name for each label.
+    """
+
+    preset: str
+    shape: tuple[int, int]
+    levels: int
+    classes: tuple[str, ...]
+
+    @property
+    def features(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+
+CLOTHES = (
+    *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Boot"),
+)
+
+DATA_SETS = {
+    "digits": Facts("digits", (8, 8), 17, tuple("0123456789")),
+    "mnist": Facts("mnist", (28, 28), 256, tuple("0123456789")),
+    "fashion-mnist": Facts("fashion", (28, 28), 256, CLOTHES),
+}
 
 COMPONENTS = ("prior", "likelihood", "decoder", "encoder", "guide", "view")
 """The parts that are chosen by class, in the order in which they are built."""

@@ -49,7 +49,7 @@ def train(
     seen = build.observation(settings, model.decoder.likelihood)
     fitted, held_out = validation_split(data.train, settings)
     bound = build.objective(settings)
-    module = bound(model, guide)
+    module = bound(model, guide).train()
     optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
     history: History = []
     if checkpoint is not None:
@@ -68,9 +68,10 @@ def train(
             if settings.patience and waited(history) >= settings.patience:
                 break
             began = time.perf_counter()
-            bound.weights = constants | {
-                name: interpolate(points, epoch) for name, points in settings.schedules.items()
-            }
+            now = {name: interpolate(points, epoch) for name, points in settings.schedules.items()}
+            if "temperature" in now:
+                guide.temperature = now.pop("temperature")  # type: ignore[assignment]
+            bound.weights = constants | now
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * rate(settings, epoch)
 
@@ -168,10 +169,12 @@ def held_out_elbo(
 ) -> float:
     """The ELBO of a split in nats per example, by draws that are the same at every call."""
     total = 0.0
+    model.eval(), guide.eval()
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         for x in split.fixed(seen).split(1000):
             total += elbo(bound.bound_terms(model, guide, x)).item()
+    model.train(), guide.train()
     return total / len(split)
 
 

@@ -1,0 +1,125 @@
+"""Samples, reconstructions and walks from a finished run.
+
+Shapes: B batch, D latent dimensions, S samples or steps, X features.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_infocat.data import load as load_data
+from pyro_infocat.data import observe
+from pyro_infocat.errors import UserError
+from pyro_infocat.loading import Run
+
+TEST_IMAGES = 10
+"""Images of the test split that 'test' stands for."""
+
+Arrays = dict[str, Tensor]
+
+
+def conditional(
+    run: Run, categories: Sequence[int] | None, number: int, temperature: float = 1.0
+) -> Arrays:
+    """``number`` samples of each category: c (B,), z (B, D) and the mean image x (B, X).
+
+    :param categories: which; all when None.
+    :param temperature: factor on the spread of p(z | c) about its mean.
+    :raises UserError: for a category that the run does not have.
+    """
+    highest = run.model.prior.categories - 1
+    chosen = list(range(highest + 1)) if categories is None else list(categories)
+    for category in chosen:
+        if not 0 <= category <= highest:
+            raise UserError(f"--categories {category}: the run has 0 to {highest}")
+    c = torch.tensor(chosen, device=_device(run)).repeat_interleave(number)
+    component = run.model.prior.component(c)
+    z = component.mean + temperature * (component.sample() - component.mean)
+    return {"c": c, "z": z, "x": run.model.decoder(z).mean}
+
+
+def reconstruct(run: Run, images: Tensor) -> Arrays:
+    """Images (B, X) and what the model makes of them.
+
+    :returns: ``original`` (B, X), ``c`` (B,) the likeliest category, ``q`` (B, K) = q(c | x),
+        ``z`` (B, D) the mean of q(z | x, c), ``x`` (B, X) the mean of p(x | z).
+    """
+    category, latent = run.guide.posterior(observe(images, run.seen))
+    c = category.logits.argmax(-1)
+    z = latent(c).mean
+    return {
+        "original": images,
+        "c": c,
+        "q": category.probs,
+        "z": z,
+        "x": run.model.decoder(z).mean,
+    }
+
+
+def interpolate(run: Run, ends: Sequence[str], number: int) -> Arrays:
+    """A straight walk in z (S, D) between two centres or images, and its images x (S, X).
+
+    :param ends: two category numbers or image files.
+    """
+    start, stop = (_latent(run, end) for end in ends)
+    share = torch.linspace(0, 1, number, device=start.device).unsqueeze(-1)
+    z = start + share * (stop - start)
+    return {"z": z, "x": run.model.decoder(z).mean}
+
+
+def read_images(run: Run, names: Sequence[str], data_root: Path) -> Tensor:
+    """Grey images (B, X) in [0, 1] from files, or the first of the test split for 'test'.
+
+    :raises UserError: for a file that cannot be read or whose images have another shape.
+    """
+    parts = []
+    for name in names:
+        if name == "test":
+            split = load_data(run.settings.data, data_root).test
+            parts.append(split.grey(slice(TEST_IMAGES)))
+        else:
+            parts.append(_read_file(Path(name), run.facts.shape))
+    return torch.cat(parts).to(_device(run))
+
+
+def _latent(run: Run, end: str) -> Tensor:
+    if not end.lstrip("-").isdigit():
+        images = _read_file(Path(end), run.facts.shape).to(_device(run))
+        return reconstruct(run, images[:1])["z"]
+    highest = run.model.prior.categories - 1
+    if not 0 <= int(end) <= highest:
+        raise UserError(f"--interpolate {end}: the run has categories 0 to {highest}")
+    return run.model.prior.component(torch.tensor([int(end)], device=_device(run))).mean
+
+
+def _read_file(path: Path, shape: tuple[int, int]) -> Tensor:
+    try:
+        if path.suffix in (".npy", ".npz"):
+            content = np.load(path, allow_pickle=False)
+            array = content[content.files[0]] if path.suffix == ".npz" else content
+        else:
+            from torchvision.io import ImageReadMode, decode_image, read_file
+
+            array = decode_image(read_file(str(path)), ImageReadMode.GRAY).numpy()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot read images from '{path}' ({reason})") from error
+    if array.shape[-2:] != shape:
+        raise UserError(
+            f"'{path}' holds images of {array.shape[-2:]} pixels; the run needs {shape}"
+        )
+    images = torch.from_numpy(array).reshape(-1, *shape)
+    grey = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    if grey.min() < 0 or grey.max() > 1:
+        raise UserError(
+            f"'{path}' holds values from {grey.min():g} to {grey.max():g}; give grey levels in "
+            "[0, 1], or bytes"
+        )
+    return grey.flatten(1)
+
+
+def _device(run: Run) -> torch.device:
+    return run.model.prior.logits.device

@@ -1,0 +1,54 @@
+"""A finished run, back in memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from guides.guide import Guide
+from models import CatVAE
+from pyro_infocat import build
+from pyro_infocat.data import Observation
+from pyro_infocat.device import pick
+from pyro_infocat.errors import UserError
+from pyro_infocat.record import Record
+from pyro_infocat.settings import DATA_SETS, Facts, Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model and guide, in evaluation mode.
+
+    :ivar model: the generative program, with sites ``c``, ``z`` and ``x``.
+    :ivar guide: q(c, z | x).
+    :ivar settings: what the run was told.
+    :ivar facts: shape, grey levels and class names of its data.
+    :ivar seen: whether the model's x is binarised pixels or grey levels.
+    """
+
+    model: CatVAE
+    guide: Guide
+    settings: Settings
+    facts: Facts
+    seen: Observation
+
+
+def load(folder: str | Path, device: str = "auto") -> Run:
+    """The run in a folder. Executes no pickle; imports the classes that its config names.
+
+    :param folder: the ``--out`` of a run.
+    :raises UserError: where the folder holds no run, or its checkpoint does not fit its config.
+    """
+    record = Record(Path(folder))
+    settings = record.settings()
+    checkpoint = record.checkpoint()
+    model, guide, _ = build.build(settings, pick(device))
+    try:
+        model.load_state_dict(checkpoint["model"])
+        guide.load_state_dict(checkpoint["guide"])
+    except RuntimeError as error:
+        raise UserError(
+            f"'{folder}': its checkpoint does not fit its config.yaml "
+            f"({' '.join(str(error).split())[:200]}); one of the two was replaced"
+        ) from error
+    model.eval(), guide.eval()
+    seen = build.observation(settings, model.decoder.likelihood)
+    return Run(model, guide, settings, DATA_SETS[settings.data], seen)

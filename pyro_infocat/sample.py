@@ -1,0 +1,113 @@
+"""``python -m pyro_infocat.sample RUN``: generate, reconstruct and interpolate from a run.
+
+Shapes: B batch, K categories, D latent dimensions, S samples, X features.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pyro_infocat.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        options = parser().parse_args(argv)
+        write(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except argparse.ArgumentError as error:
+        print(f"error: {error}; see --help", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: --out: cannot write '{error.filename}' ({error.strerror})", file=sys.stderr)
+        return 2
+    return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours to print."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message}; see --help")
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = Parser(prog="python -m pyro_infocat.sample", description=__doc__.split("\n")[0])
+    add = made.add_argument
+    add("run", type=Path, help="the folder of a run")
+    add("--number", type=int, default=10, help="samples of each category, or steps between two")
+    add("--categories", type=int, nargs="+", help="which categories; all when not given")
+    add("--temperature", type=float, default=1.0, help="factor on the spread of p(z|c)")
+    add(
+        "--reconstruct",
+        nargs="+",
+        help="reconstruct images: PNG files, an .npy or .npz of shape (B, height, width) in "
+        "[0, 1] or bytes, or 'test' for the first of the test split",
+    )
+    add(
+        "--interpolate",
+        nargs=2,
+        metavar=("FROM", "TO"),
+        help="walk between two category centres (numbers) or two images (files)",
+    )
+    add("--data_root", default="data", help="where the archives are, for --reconstruct test")
+    add("--seed", type=int, default=0, help="of every random number")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add("--out", type=Path, help="folder for PNG and .npz; default RUN/samples")
+    return made
+
+
+def write(options: argparse.Namespace) -> None:
+    """Do what the options ask and write a PNG and an .npz of it.
+
+    :raises UserError: for anything that the user gave wrong.
+    """
+    import numpy as np
+    import torch
+    from torchvision.utils import save_image
+
+    from pyro_infocat import generate
+    from pyro_infocat.loading import load
+
+    if options.number < 1:
+        raise UserError(f"--number {options.number}: must be at least 1")
+    if not 0 <= options.temperature < float("inf"):
+        raise UserError(f"--temperature {options.temperature}: must not be negative")
+    run = load(options.run, options.device)
+    torch.manual_seed(options.seed)
+    with torch.no_grad():
+        if options.reconstruct:
+            images = generate.read_images(run, options.reconstruct, Path(options.data_root))
+            name, arrays = "reconstructions", generate.reconstruct(run, images)
+            rows = torch.cat([arrays["original"], arrays["x"]])
+            columns = len(images)
+        elif options.interpolate:
+            name, arrays = (
+                "interpolation",
+                generate.interpolate(run, options.interpolate, options.number),
+            )
+            rows, columns = arrays["x"], options.number
+        else:
+            name, arrays = (
+                "samples",
+                generate.conditional(run, options.categories, options.number, options.temperature),
+            )
+            rows, columns = arrays["x"], options.number
+    out = options.out or options.run / "samples"
+    out.mkdir(parents=True, exist_ok=True)
+    numbers: Any = {key: value.cpu().numpy() for key, value in arrays.items()}
+    np.savez(out / f"{name}.npz", **numbers)
+    pictures = rows.clamp(0, 1).reshape(-1, 1, *run.facts.shape)
+    enlarged = torch.nn.functional.interpolate(pictures, scale_factor=4, mode="nearest")
+    save_image(enlarged, out / f"{name}.png", nrow=columns, padding=4, pad_value=1)
+    print(f"{out / name}.png and .npz")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
