@@ -196,3 +196,27 @@ class DiscretisedLogistic(Likelihood):
         # Centred where grey levels and their spread are, so that training starts near the data.
         log_scale = LOG_SCALE_BOUND * torch.tanh((log_scale - 2) / LOG_SCALE_BOUND)
         return LogisticLevels(location + 0.5, log_scale, self.levels)
+
+
+class GreyBernoulliPixels(BernoulliPixels):
+    """Bernoulli's log-mass taken at grey levels, which is the log of no density."""
+
+    support = constraints.independent(constraints.unit_interval, 1)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "GreyBernoulliPixels":
+        shape = torch.Size(batch_shape) + self.event_shape
+        return GreyBernoulliPixels(self.logits.expand(shape), validate_args=False)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        return self.mean.expand(self.shape(sample_shape))
+
+
+class GreyBernoulli(Likelihood):
+    """Cross-entropy of grey levels, as the authors' published code trains. No likelihood.
+
+    It does not integrate to one over [0, 1], so its nats bound nothing and compare with nothing;
+    here for like-for-like comparison with that code. A draw is the mean, as theirs is.
+    """
+
+    def forward(self, raw: Tensor) -> GreyBernoulliPixels:
+        return GreyBernoulliPixels(raw.squeeze(-1))

@@ -1,14 +1,19 @@
 """The command line and the presets: jsonargparse behind errors of one line."""
 
 import argparse
+import difflib
+import importlib
+import inspect
 import math
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -39,14 +44,43 @@ LEAST = {
 }
 """The least value of each number that has one."""
 
-WORDS = {
-    "<class 'float'>": "a number",
-    "<class 'int'>": "a whole number",
-    "<class 'bool'>": "true or false",
-    "<class 'collections.abc.Sequence'>": "a list such as [400, 400]",
-    "typing.Literal": "one of ",
-}
-"""What jsonargparse calls a type, and what a person does."""
+MOST_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
+SAYINGS = (
+    (r"^argument (--\S+): expected one argument", r"\1: a value is missing; see --help"),
+    (
+        r'Parser key "(\w+)": Problem with given class_path \'[^\']+\': Parser key "',
+        r'Parser key "\1.',
+    ),
+    (r"- Expected a path but .*? not accessible or invalid -? ?", ""),
+    (r"Problem with given class_path '(.+?)': ", r"\1: "),
+    (
+        r"Does not validate against any of the Union .*Subtypes: \[(.*)\] Errors: .*"
+        r"Given value: (.*)",
+        r"Expected a \1. Got value: \2",
+    ),
+    (
+        r"With fail_untyped=True.*Parameter '(.+?)' from '(.+?)\.__init__' does .*",
+        r"the constructor of \2 must give a type to '\1', as in '\1: int'",
+    ),
+    (r"Not a valid subclass of (\w+)\. Got value: (.*?) Subclass types.*", r"'\2' is no \1"),
+    (r"Import path (\S+) does not correspond to a subclass of (\w+)", r"\1 is no \2"),
+    (r"Expected a dot import path string: ?(.*)", r"'\1' is no class"),
+    (r": the following arguments are required: (.*)", r" needs a value for: \1"),
+    (r"Expected an? (.*?)\. Got value: ?(.*)", r"expected \1, not '\2'"),
+    (r"typing\.Literal\[(.*)\]", r"one of \1"),
+    (r"collections\.abc\.Sequence\[float\]", "a list of numbers"),
+    (r"<class 'collections\.abc\.Sequence'>", "a list such as [400, 400]"),
+    (r"<class 'dict'>", "names with values, such as {kl_z: 1}"),
+    (r"<class 'list'>", "a list of [epoch, weight] pairs"),
+    (r"<class 'float'>", "a number"),
+    (r"<class 'int'>", "a whole number"),
+    (r"<class 'str'>", "a word"),
+    (r"<class 'bool'>", "true or false"),
+    (r", <class 'NoneType'>", " or null"),
+)
+"""What jsonargparse says, and what a person does; applied in this order."""
 
 HELP = {
     "prior": "p(c) and p(z|c)",
@@ -73,7 +107,11 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
             warnings.simplefilter("ignore")
             namespace = parser.parse_args(argv)
     except argparse.ArgumentError as error:
-        raise UserError(explain(str(error), config)) from error
+        raise UserError(explain(str(error), config, argv)) from error
+    except Exception as error:
+        raise UserError(
+            f"a class that was asked for cannot be imported ({_where(error)}); mend its file"
+        ) from error
     settings = _settings(namespace)
     out = namespace.out or f"runs/{preset.stem if config else settings.data}/seed{settings.seed}"
     return settings, Path(out), namespace.resume
@@ -171,11 +209,16 @@ def build_parser(preset: Path | None) -> ArgumentParser:
         parser.add_subclass_arguments(
             bases[name],
             name,
-            skip=GIVEN - {"categories", "latent"} if name == "prior" else GIVEN,
+            skip=_given(name),
             default={"class_path": DEFAULTS[name]},
             help=HELP[name],
         )
     return parser
+
+
+def _given(part: str) -> set[str]:
+    """What the run supplies to a part: K and D to all but the prior, which decides on them."""
+    return GIVEN - {"categories", "latent"} if part == "prior" else GIVEN
 
 
 def _peek(argv: Sequence[str]) -> tuple[str | None, str]:
@@ -186,7 +229,7 @@ def _peek(argv: Sequence[str]) -> tuple[str | None, str]:
     try:
         given, _ = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
-        raise UserError(f"{error.argument_name}: {error.message}") from error
+        raise UserError(explain(str(error), None, argv)) from error
     if given.config is not None:
         _read_yaml(Path(given.config))
     if given.config is None and given.data not in DATA_SETS:
@@ -208,7 +251,7 @@ def _read_yaml(path: Path) -> None:
     if not isinstance(content, dict):
         raise UserError(
             f"--config: '{path}' must hold keys with values, as runs/digits.yaml does, "
-            f"not {type(content).__name__}"
+            f"not {'nothing' if content is None else f'a {type(content).__name__}'}"
         )
 
 
@@ -218,6 +261,10 @@ def _no_data_set(name: str) -> str:
 
 def _settings(namespace: Namespace) -> Settings:
     values = namespace.as_dict()
+    for name in (field.name for field in fields(Settings)):
+        if values[name] is None:
+            raise UserError(f"--{name} null: a value is missing; leave the key out for the default")
+        _refuse_endless(name, values[name])
     parts = {
         name: Component(values[name]["class_path"], values[name].get("init_args", {}))
         for name in COMPONENTS
@@ -229,7 +276,9 @@ def _settings(namespace: Namespace) -> Settings:
     for name, least in LEAST.items():
         if not getattr(settings, name) >= least:
             raise UserError(f"--{name} {values[name]}: must be at least {least}")
-    if not 0 < settings.learning_rate < math.inf:
+    if settings.seed > MOST_SEED:
+        raise UserError(f"--seed {settings.seed}: must be at most {MOST_SEED}")
+    if not settings.learning_rate > 0:
         raise UserError(f"--learning_rate {settings.learning_rate}: must be above 0")
     if not 0 < settings.validation < 1:
         raise UserError(f"--validation {settings.validation}: must lie between 0 and 1")
@@ -239,29 +288,84 @@ def _settings(namespace: Namespace) -> Settings:
                 f"--schedules: {name} is {points}; give [epoch, weight] pairs, such as "
                 "[[0, 0], [10, 1]]"
             )
+        if any(before >= after for (before, _), (after, _) in pairwise(points)):
+            raise UserError(
+                f"--schedules: the epochs of {name} in {points} must rise, as in [[0, 0], [10, 1]]"
+            )
     return settings
 
 
-def explain(message: str, config: str | None) -> str:
-    """jsonargparse's message as one line that names the flag, the value and what would be right."""
+def _refuse_endless(key: str, value: Any) -> None:
+    """Refuse NaN and infinity, however deep a setting holds them."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_endless(key if name == "init_args" else f"{key}.{name}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_endless(key, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{key} {value}: must be a finite number")
+
+
+def explain(message: str, config: str | None, argv: Sequence[str]) -> str:
+    """jsonargparse's message as one line that names the flag, the value and what would be right.
+
+    :param config: the preset given.
+    :param argv: the command line, which tells a wrong flag from a wrong key of the preset.
+    """
     line = _one_line(message)
-    where = f" (in {config} or on the command line)" if config else ""
-    if match := re.match(r"Unrecognized arguments?: (.*)", line):
-        return f"no such flag: {match[1]}; see --help"
+    for pattern, saying in SAYINGS:
+        line = re.sub(pattern, saying, line)
+    if match := re.match(r"unrecognized arguments: (.*)", line, re.IGNORECASE):
+        return f"no such flag: {match[1]}; {_nearest(match[1].split()[0].lstrip('-'), '--')}"
     if match := re.match(r"Option '(.+?)' is not accepted", line):
-        return f"{config or 'preset'}: no such key '{match[1]}'; see --help for those there are"
+        return f"{config or 'preset'}: no such key '{match[1]}'; {_nearest(match[1], '')}"
     if match := re.match(r'Parser key "(.+?)":? ?(.*)', line):
-        key, rest = match[1], match[2]
+        key, said = match[1], match[2].strip()
         part = key.split(".")[0]
-        rest = re.sub(r"- Expected a path but .*? not accessible or invalid ?-? ?", "", rest)
-        rest = re.sub(r"Parser key \"(.+?)\": ", r"\1: ", rest)
-        for kind, word in WORDS.items():
-            rest = rest.replace(kind, word)
-        rest = re.sub(r"Expected a (.*?)\. Got value: (.*)", r"expected \1, not '\2'", rest)
-        if part in COMPONENTS and ("import path" in rest or "no attribute" in rest):
-            rest += f"; give a class such as {DEFAULTS[part]}, or your own as my_file.MyClass"
-        return f"--{key}: {rest}{where}"
-    return line + where
+        typed = any(re.match(rf"--{part}\b", argument) for argument in argv)
+        where = f"{config}: {key}" if config and not typed else f"--{key}"
+        return f"{where}: {_class_trouble(part, said) if part in COMPONENTS else said}"
+    return line
+
+
+def _class_trouble(part: str, said: str) -> str:
+    """What was said of a part's class, with what would be right."""
+    if match := re.match(r"(\S+): Option '(.+?)' is not accepted", said):
+        named = inspect.signature(_class(match[1])).parameters
+        taken = [name for name in named if name not in _given(part)]
+        return f"{match[1]} takes no '{match[2]}'; it takes {', '.join(taken) or 'nothing'}"
+    if match := re.match(r"Expected an instantiatable class, but (\S+) is abstract", said):
+        missing = sorted(_class(match[1]).__abstractmethods__)
+        return f"{match[1]} must define {', '.join(missing)}"
+    if match := re.match(r"(\S+) needs a value for: (.*)", said):
+        flags = ", ".join(f"--{part}.{name}" for name in match[2].split(", "))
+        return f"{match[1]} needs {flags}"
+    if re.search(r" is no |No module named|has no attribute", said):
+        return f"{said}; give a class such as {DEFAULTS[part]}, or your own as my_file.MyClass"
+    return said
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _nearest(name: str, dashes: str) -> str:
+    """The setting that was probably meant, and where all are listed."""
+    known = [field.name for field in fields(Settings)] + ["config", "out", "resume"]
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {dashes}{near[0]}? See --help" if near else "see --help"
+
+
+def _where(error: Exception) -> str:
+    """An error with the file and line that raised it."""
+    text = f"{type(error).__name__}: {_one_line(str(error))}"
+    if isinstance(error, SyntaxError):
+        # Its own text names the place.
+        return text
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{text}, {frame.filename}, line {frame.lineno}"
 
 
 def _one_line(text: str) -> str:

@@ -6,6 +6,8 @@ Shapes: B batch, K categories, D latent dimensions, X features.
 import functools
 import importlib
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -43,7 +45,8 @@ def build(settings: Settings, device: torch.device) -> tuple[CatVAE, Guide, View
     }
     given["encoder"] = functools.partial(create, "encoder", settings.encoder, dict(given))
     prior: Prior = create("prior", settings.prior, given)
-    given |= {"prior": prior, "categories": prior.categories, "latent": prior.latent}
+    with blame(f"--prior {settings.prior.class_path}", "it must call super().__init__(K, D)"):
+        given |= {"prior": prior, "categories": prior.categories, "latent": prior.latent}
     given["likelihood"] = create("likelihood", settings.likelihood, given)
     decoder = create("decoder", settings.decoder, given)
     guide: Guide = create("guide", settings.guide, given)
@@ -61,10 +64,8 @@ def create(role: str, component: Component, given: dict[str, Any]) -> Any:
     kind = getattr(importlib.import_module(module), name)
     wanted = inspect.signature(kind).parameters
     arguments = {key: value for key, value in given.items() if key in wanted}
-    try:
+    with blame(f"--{role} {component.class_path}"):
         return kind(**(arguments | component.init_args))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"--{role} {component.class_path}: {error}") from error
 
 
 def objective(settings: Settings) -> InfoCatELBO:
@@ -72,15 +73,13 @@ def objective(settings: Settings) -> InfoCatELBO:
 
     :raises UserError: for a term that does not exist or a negative weight.
     """
-    try:
+    with blame("--weights"):
         bound = InfoCatELBO(
             settings.information_weight, settings.particles, weights=settings.weights
         )
+    with blame("--schedules"):
         for name, points in settings.schedules.items():
-            if name != "temperature":
-                InfoCatELBO(weights={name: min(weight for _, weight in points)})
-    except ValueError as error:
-        raise UserError(f"--weights or --schedules: {error}") from error
+            InfoCatELBO(weights={name: min(weight for _, weight in points)})
     return bound
 
 
@@ -100,36 +99,39 @@ def observation(settings: Settings, likelihood: Likelihood) -> Observation:
 
 
 def check_fit(
-    settings: Settings, model: CatVAE, guide: Guide, bound: InfoCatELBO, x: Tensor
+    settings: Settings, model: CatVAE, guide: Guide, view: View, bound: InfoCatELBO, x: Tensor
 ) -> None:
     """Try the parts on a few examples x (B, X), with Pyro's validation on.
 
     :raises UserError: naming both sides of the first thing that does not fit.
     """
     x = x[:CHECKED]
-    prior, decoder = settings.prior.class_path, settings.decoder.class_path
-    guide_path = settings.guide.class_path
     categories, latent = model.prior.categories, model.prior.latent
+    prior = f"--prior {settings.prior.class_path}"
+    decoder = f"--decoder {settings.decoder.class_path}"
+    guide_name = f"--guide {settings.guide.class_path}"
+    view_name = f"--view {settings.view.class_path}"
     with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled():
-        components = model.prior.all_components()
-        if components.shape() != (categories, latent):
+        with blame(prior, f"p(z|c) must have batch shape ({categories},) for all c"):
+            components = model.prior.all_components()
+            found = tuple(components.shape())
+            z = components.sample().unsqueeze(1)
+        if found != (categories, latent):
             raise UserError(
-                f"--prior {prior}: p(z|c) of all {categories} categories has shape "
-                f"{tuple(components.shape())}; ({categories}, {latent}) would fit its K and D"
+                f"{prior}: p(z|c) of all {categories} categories has shape {found}; "
+                f"({categories}, {latent}) would fit its K and D"
             )
-        z = components.sample().unsqueeze(1).expand(-1, len(x), -1)
-        try:
-            pixels = decoder_shape = model.decoder(z)
-            decoder_shape = tuple(pixels.shape())
-        except (RuntimeError, ValueError) as error:
+        z = z.expand(-1, len(x), -1)
+        with blame(
+            f"{decoder}: cannot decode z of shape {tuple(z.shape)} from {prior}",
+            f"it must accept (..., {latent})",
+        ):
+            pixels = model.decoder(z)
+            found = tuple(pixels.shape())
+        if found != (categories, *x.shape):
             raise UserError(
-                f"--decoder {decoder}: cannot decode z of shape {tuple(z.shape)} from --prior "
-                f"{prior} ({_one_line(error)}); it must accept (..., {latent})"
-            ) from error
-        if decoder_shape != (categories, *x.shape):
-            raise UserError(
-                f"--decoder {decoder}: describes x of shape {decoder_shape} for z of shape "
-                f"{tuple(z.shape)}; the data need {(categories, *x.shape)}"
+                f"{decoder}: describes x of shape {found} for z of shape {tuple(z.shape)}; the "
+                f"data need {(categories, *x.shape)}"
             )
         try:
             in_support = bool(pixels.support.check(x).all())
@@ -141,38 +143,57 @@ def check_fit(
                 f"data, which lie between {x.min():g} and {x.max():g}; another --observe or a "
                 "likelihood such as models.likelihoods.ContinuousBernoulli would fit"
             )
-        posterior = guide.posterior(x)
-        seen = posterior.category.logits.shape[-1]
+        with blame(guide_name, f"posterior must accept x of shape {tuple(x.shape)}"):
+            posterior = guide.posterior(x)
+            seen = posterior.category.logits.shape[-1]
         if seen != categories:
             raise UserError(
-                f"--guide {guide_path}: q(c|x) has {seen} categories and --prior {prior} has "
-                f"{categories}; they must be the same"
+                f"{guide_name}: q(c|x) has {seen} categories and {prior} has {categories}; they "
+                "must be the same"
             )
         c = torch.arange(categories, device=x.device).unsqueeze(-1)
-        q_shape = tuple(posterior.latent(c).shape())
-        if q_shape != (categories, len(x), latent):
+        with blame(guide_name, f"q(z|x,c) must accept c of shape {tuple(c.shape)}"):
+            found = tuple(posterior.latent(c).shape())
+        if found != (categories, len(x), latent):
             raise UserError(
-                f"--guide {guide_path}: q(z|x,c) has shape {q_shape} for c of shape "
-                f"{tuple(c.shape)}; {(categories, len(x), latent)} would fit --prior {prior}"
+                f"{guide_name}: q(z|x,c) has shape {found} for c of shape {tuple(c.shape)}; "
+                f"{(categories, len(x), latent)} would fit {prior}"
             )
+        with blame(guide_name):
+            trace = pyro.poutine.trace(guide).get_trace(x)
         sites = {
             name
-            for name, site in pyro.poutine.trace(guide).get_trace(x).nodes.items()
+            for name, site in trace.nodes.items()
             if site["type"] == "sample" and not site["is_observed"]
         } - {"batch"}
         if not {"z"} <= sites <= {"c", "z"}:
             raise UserError(
-                f"--guide {guide_path}: its sites are {', '.join(sorted(sites)) or 'none'}; the "
-                "model's are c and z, and the guide must have z and may have c"
+                f"{guide_name}: its sites are {', '.join(sorted(sites)) or 'none'}; the model's "
+                "are c and z, and the guide must have z and may have c"
             )
-        try:
-            bound.loss(model, guide, x)
-        except ValueError as error:
+        with blame(view_name, f"it must accept x of shape {tuple(x.shape)} and q(c|x)"):
+            found = tuple(view(x, guide.category).shape)
+        if found != x.shape:
             raise UserError(
-                f"--prior {prior} with --guide {guide_path}: {_one_line(error)}"
-            ) from error
+                f"{view_name}: makes shape {found} of x of shape {tuple(x.shape)}; they must be "
+                "the same"
+            )
+        with blame(f"{prior} with {guide_name}"):
+            bound.loss(model, guide, x)
     pyro.clear_param_store()
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+@contextmanager
+def blame(part: str, remedy: str = "") -> Iterator[None]:
+    """Lay whatever goes wrong at the door of a part, which may be the user's own.
+
+    :param part: the flag that chose it, and the class.
+    :param remedy: what would be right, where the error does not say so itself.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if not isinstance(error, TypeError | ValueError):
+            said = f"{type(error).__name__}: {said}"
+        raise UserError(f"{part}: {said}{remedy and '; '}{remedy}") from error

@@ -3,6 +3,7 @@
 Shapes: B batch, N examples, X features.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,34 @@ def from_torchvision(name: str, root: Path) -> DataSet:
 
     kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     folder = root / kind.__name__ / "raw"
+    for file, checksum in kind.resources:
+        _refuse_damaged(folder / file, checksum)
+        _refuse_torn(folder / Path(file).stem)
+    if not all((folder / Path(file).stem).exists() for file, _ in kind.resources):
+        _make_writable(root, folder)
+    try:
+        splits = [kind(root, train=train, download=True) for train in (True, False)]
+    except Exception as error:
+        archives = ", ".join(file for file, _ in kind.resources)
+        raise UserError(
+            f"--data {name}: the download into '{folder}' failed ({_one_line(error)}); place the "
+            f"archives {archives} there by hand and run again"
+        ) from error
+    for split in splits:
+        labels = split.targets
+        if split.data.shape != (len(labels), 28, 28) or labels.max() >= len(split.classes):
+            raise UserError(
+                f"--data_root: the unpacked files in '{folder}' do not belong together; delete "
+                "them, to have them made again from the archives"
+            )
+    train, test = (
+        Split(split.data.reshape(len(split.data), -1), split.targets.long(), 256)
+        for split in splits
+    )
+    return DataSet(name, train, test, (28, 28), tuple(splits[0].classes))
+
+
+def _make_writable(root: Path, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
@@ -143,33 +172,33 @@ def from_torchvision(name: str, root: Path) -> DataSet:
             f"--data_root: cannot write to '{root}' ({error.strerror}); give a folder that can "
             "be written"
         ) from error
-    _refuse_damaged(kind, folder)
-    try:
-        splits = [kind(root, train=train, download=True) for train in (True, False)]
-    except Exception as error:
-        archives = ", ".join(f"{file}" for file, _ in kind.resources)
-        raise UserError(
-            f"--data {name}: the download into '{folder}' failed ({_one_line(error)}); place the "
-            f"archives {archives} there by hand and run again"
-        ) from error
-    facts = DATA_SETS[name]
-    train, test = (
-        Split(split.data.flatten(1), split.targets.long(), facts.levels) for split in splits
-    )
-    return DataSet(facts, train, test)
 
 
-def _refuse_damaged(kind: type, folder: Path) -> None:
+def _refuse_damaged(archive: Path, checksum: str) -> None:
     """An archive with the wrong checksum is named rather than silently fetched again."""
     from torchvision.datasets.utils import check_integrity
 
-    for file, checksum in kind.resources:  # type: ignore[attr-defined]
-        archive = folder / file
-        if archive.exists() and not check_integrity(str(archive), checksum):
-            raise UserError(
-                f"--data_root: '{archive}' is truncated or damaged ({archive.stat().st_size} "
-                f"bytes, MD5 should be {checksum}); delete it, or place a whole one there"
-            )
+    if archive.exists() and not check_integrity(str(archive), checksum):
+        raise UserError(
+            f"--data_root: '{archive}' is truncated or damaged ({archive.stat().st_size} bytes, "
+            f"MD5 should be {checksum}); delete it, or place a whole one there"
+        )
+
+
+def _refuse_torn(file: Path) -> None:
+    """An unpacked IDX file whose length is not what its header says."""
+    if not file.exists():
+        return
+    with file.open("rb") as stream:
+        # Two zero bytes, the type (8: unsigned bytes), the number of axes; then each axis.
+        magic = stream.read(4)
+        shape = np.frombuffer(stream.read(4 * magic[3]), ">u4") if magic[:3] == b"\0\0\x08" else ()
+    size = file.stat().st_size
+    if len(shape) == 0 or size != 4 + 4 * len(shape) + math.prod(int(axis) for axis in shape):
+        raise UserError(
+            f"--data_root: '{file}' is truncated or damaged ({size} bytes, which is not what its "
+            "header says); delete it, to have it made again from its archive"
+        )
 
 
 def _one_line(error: Exception) -> str:

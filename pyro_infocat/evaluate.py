@@ -134,11 +134,14 @@ def importance_weights(model: CatVAE, guide: Guide, x: Tensor, samples: int) -> 
 def judge(train: Split, seed: int) -> MLPClassifier:
     """A classifier of grey images, trained on the labels of the training split."""
     passes = max(10, JUDGE_EXAMPLES // len(train))
-    classifier = MLPClassifier((256,), max_iter=passes, early_stopping=True, random_state=seed)
+    labels = train.labels.cpu().numpy()
+    # It stops early by a stratified tenth of the examples, where every label has one to give.
+    early = bool(np.bincount(labels).min() >= 10)
+    classifier = MLPClassifier((256,), max_iter=passes, early_stopping=early, random_state=seed)
     with warnings.catch_warnings():
         # A large split ends by the number of passes, which is enough and no cause for alarm.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return classifier.fit(train.grey().cpu().numpy(), train.labels.cpu().numpy())
+        return classifier.fit(train.grey().cpu().numpy(), labels)
 
 
 def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) -> dict[str, float]:

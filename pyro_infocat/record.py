@@ -1,5 +1,6 @@
 """A run's folder: settings, checkpoint, history and metrics, each written whole or not at all."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -29,16 +30,18 @@ class Record:
 
         :raises UserError: where the folder holds a run or cannot be written.
         """
-        for name in (CONFIG, CHECKPOINT, HISTORY, METRICS):
-            if (self.folder / name).exists():
-                raise UserError(
-                    f"--out: '{self.folder}' holds another run; continue it with --resume true, "
-                    "or choose another --out"
-                )
+        text = yaml.safe_dump(settings.as_dict(), sort_keys=False).encode()
+        config = self.folder / CONFIG
+        # These very settings alone are left by a run that was killed before its first checkpoint.
+        taken = config.exists() and config.read_bytes() != text
+        if taken or any((self.folder / name).exists() for name in (CHECKPOINT, HISTORY, METRICS)):
+            raise UserError(
+                f"--out: '{self.folder}' holds another run; continue it with --resume true, "
+                "or choose another --out"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(settings.as_dict(), sort_keys=False)
-            self._replace(CONFIG, text.encode())
+            self._replace(CONFIG, text)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise UserError(
                 f"--out: cannot write to '{self.folder}' ({error.strerror}); choose a folder that "
@@ -56,12 +59,12 @@ class Record:
                 f"--resume: no checkpoint in '{self.folder}'; start the run without --resume, or "
                 "give the --out of a run that has one"
             )
-        before = self.settings().as_dict()
-        for key, value in settings.as_dict().items():
-            if value != before[key] and key not in MAY_DIFFER:
+        before, now = flat(self.settings().as_dict()), flat(settings.as_dict())
+        for key in before | now:
+            if before.get(key) != now.get(key) and key not in MAY_DIFFER:
                 raise UserError(
-                    f"--resume: '{self.folder}' was trained with {key} {_flat(before[key])}, not "
-                    f"{_flat(value)}; resume it with --config {self.folder / CONFIG}, or choose "
+                    f"--resume: '{self.folder}' was trained with {key} {before.get(key)}, not "
+                    f"{now.get(key)}; resume it with --config {self.folder / CONFIG}, or choose "
                     "another --out"
                 )
         return self.checkpoint()
@@ -100,9 +103,10 @@ class Record:
         """Write checkpoint and history; a kill at any moment leaves the last pair loadable."""
         # The history travels in the checkpoint too, so that a kill between the two writes costs
         # nothing: resuming rewrites the file from it.
-        path = self.folder / f"{CHECKPOINT}.new"
-        torch.save(checkpoint | {"history": history}, path)
-        _settle(path, self.folder / CHECKPOINT)
+        # Through memory: torch turns a full disk into a RuntimeError, Python into an OSError.
+        buffer = io.BytesIO()
+        torch.save(checkpoint | {"history": history}, buffer)
+        self._replace(CHECKPOINT, buffer.getvalue())
         self.write_history(history)
 
     def write_history(self, history: list[dict[str, float]]) -> None:
@@ -114,17 +118,19 @@ class Record:
         self._replace(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
 
     def _replace(self, name: str, content: bytes) -> None:
+        """Put a finished file in the place of the old one, on the disk and not only in memory."""
         path = self.folder / f"{name}.new"
-        path.write_bytes(content)
-        _settle(path, self.folder / name)
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        path.replace(self.folder / name)
 
 
-def _settle(new: Path, final: Path) -> None:
-    """Put a finished file in the place of the old one, on the disk and not only in memory."""
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.replace(final)
-
-
-def _flat(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: ``prior.scale`` for the prior's argument ``scale``."""
+    level: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = prefix if key == "init_args" else f"{prefix}{key}."
+        level |= flat(value, inner) if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return level

@@ -1,5 +1,6 @@
 """``python -m pyro_infocat.run``: data, model, guide, training, evaluation, figures."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         how = "nothing was written"
         if out is not None and (out / CHECKPOINT).exists():
-            flags = f"--config {out / CONFIG} --out {out} --resume true"
-            how = f"continue with: python -m pyro_infocat.run {flags}"
-        print(f"\ninterrupted; {how}", file=sys.stderr)
+            flags = ["--config", str(out / CONFIG), "--out", str(out), "--resume", "true"]
+            how = f"continue with: python -m pyro_infocat.run {shlex.join(flags)}"
+        print(f"interrupted; {how}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -62,7 +63,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     model, guide, view = build.build(settings, device)
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
-    build.check_fit(settings, model, guide, bound, data.train.fixed(seen))
+    build.check_fit(settings, model, guide, view, bound, data.train.fixed(seen))
     if checkpoint is None:
         record.create(settings)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -62,7 +62,13 @@ def train(
 
     with (
         SummaryWriter(record.folder, purge_step=len(history) + 1) as board,
-        tqdm(total=settings.epochs * steps, initial=len(history) * steps, unit="step") as bar,
+        tqdm(
+            total=settings.epochs * steps,
+            initial=len(history) * steps,
+            unit="step",
+            # No bar where there is no terminal: stderr is then for errors alone.
+            disable=None,
+        ) as bar,
     ):
         for epoch in range(len(history), settings.epochs):
             if settings.patience and waited(history) >= settings.patience:
@@ -81,13 +87,19 @@ def train(
                 look = None
                 if bound.weights["consistency"]:
                     look = observe(view(grey, guide.category), seen)
-                loss = module(x, look) / len(x)
+                try:
+                    loss = module(x, look) / len(x)
+                except (RuntimeError, ValueError):
+                    # A draw from NaN raises before a term can say so.
+                    ledger.close(module)
+                    raise
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 ledger.enter(bound.terms, len(x))
                 bar.update()
 
+            ledger.close(module)
             row = {"epoch": float(epoch + 1), **ledger.means()}
             if held_out is not None:
                 row["validation_elbo"] = held_out_elbo(bound, model, guide, held_out, seen)
@@ -122,29 +134,34 @@ class Ledger:
         if len(self.open) == CHECK_EVERY:
             self.close()
 
-    def close(self) -> None:
+    def close(self, module: nn.Module | None = None) -> None:
         """Add up the open steps.
 
-        :raises UserError: at the first term that is not finite.
+        :param module: whose parameters to look at too.
+        :raises UserError: at the first term or parameter that is not finite.
         """
-        if not self.open:
-            return
-        rows = torch.stack(self.open)
-        wrong = (~rows.isfinite()).nonzero()
-        if len(wrong):
-            row, column = wrong[0].tolist()
-            raise UserError(
-                f"training stopped: {self.names[column]} became {rows[row, column].item()} at "
-                f"step {self.step + row + 1} of epoch {self.epoch + 1}; the checkpoint of the "
-                "epoch before is kept. A smaller --learning_rate usually helps"
-            )
-        self.step += len(rows)
-        self.sums = self.sums + rows.double().sum(0)
-        self.open.clear()
+        if self.open:
+            rows = torch.stack(self.open)
+            wrong = (~rows.isfinite()).nonzero()
+            if len(wrong):
+                row, column = wrong[0].tolist()
+                raise self._stop(self.names[column], rows[row, column].item(), row + 1)
+            self.step += len(rows)
+            self.sums = self.sums + rows.double().sum(0)
+            self.open.clear()
+        for name, parameter in module.named_parameters() if module else ():
+            if not parameter.isfinite().all():
+                raise self._stop(f"the parameter {name}", math.nan, 0)
+
+    def _stop(self, name: str, value: float, ahead: int) -> UserError:
+        return UserError(
+            f"training stopped: {name} became {value} at step {self.step + ahead} of epoch "
+            f"{self.epoch + 1}; the checkpoint of the epoch before is kept. A smaller "
+            "--learning_rate usually helps"
+        )
 
     def means(self) -> dict[str, float]:
-        """Each term and the ELBO in nats per example."""
-        self.close()
+        """Each term and the ELBO in nats per example, of the steps added up."""
         assert isinstance(self.sums, Tensor)
         means = dict(zip(self.names, self.sums / self.examples, strict=True))
         if "reconstruction" in means:
@@ -216,14 +233,19 @@ def restore(
     guide: Guide,
     optimizer: torch.optim.Optimizer,
 ) -> History:
-    """Put a snapshot back; returns the history up to it."""
-    model.load_state_dict(checkpoint["model"])
-    guide.load_state_dict(checkpoint["guide"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    torch.set_rng_state(checkpoint["rng"]["cpu"])
-    if len(checkpoint["rng"]["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(checkpoint["rng"]["cuda"])
-    return list(checkpoint["history"])
+    """Put a snapshot back; returns the history up to it.
+
+    :raises UserError: where it is of another model.
+    """
+    remedy = "it is of another model; choose another --out"
+    with build.blame("--resume: the checkpoint does not fit the settings", remedy):
+        model.load_state_dict(checkpoint["model"])
+        guide.load_state_dict(checkpoint["guide"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        torch.set_rng_state(checkpoint["rng"]["cpu"])
+        if len(checkpoint["rng"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(checkpoint["rng"]["cuda"])
+        return list(checkpoint["history"])
 
 
 def brief(row: Mapping[str, float]) -> str:

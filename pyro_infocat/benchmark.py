@@ -1,0 +1,123 @@
+"""``python -m pyro_infocat.benchmark PRESET --seeds 0 1 2``: many seeds of a preset, and a table.
+
+Runs that are finished are kept and runs that were stopped go on, so the same command resumes.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+COLUMNS = {
+    "accuracy": ("accuracy", "{:.3f}", max),
+    "generation_accuracy": ("generation accuracy", "{:.3f}", max),
+    "nmi": ("NMI", "{:.3f}", max),
+    "clusters_used": ("categories in use", "{:.1f}", max),
+    "elbo": ("bound", "{:.2f}", max),
+    "nll": ("NLL", "{:.2f}", min),
+    "train_seconds": ("seconds", "{:.0f}", min),
+}
+"""Each metric of the table: its title, its format, and which end of it is the best."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pyro_infocat.benchmark", description=(__doc__ or "").split("\n")[0]
+    )
+    add = parser.add_argument
+    add("preset", type=Path, nargs="*", help="presets, such as runs/digits.yaml")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once")
+    add("--out", type=Path, default=Path("runs"), help="the runs' folders go here")
+    add("--results", type=Path, default=RESULTS, help="the JSON of each preset goes here")
+    add("--readme", action="store_true", help="write the table into README.md as well")
+    add("--name", help="of the row, where further flags of the run change the preset")
+    # What this command does not know is for the runs.
+    options, flags = parser.parse_known_args(argv)
+    if flags and not options.name:
+        parser.error(f"{' '.join(flags)} changes the preset; give the row a --name")
+    failed = 0
+    for preset in options.preset:
+        name = options.name or preset.stem
+        folders = {seed: options.out / name / f"seed{seed}" for seed in options.seeds}
+        threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
+        with ThreadPoolExecutor(options.jobs) as pool:
+            codes = pool.map(
+                lambda item: _run(preset, item[0], item[1], flags, threads), folders.items()
+            )
+            failed += sum(code != 0 for code in codes)
+        runs = [
+            json.loads((folder / METRICS).read_text())
+            for folder in folders.values()
+            if (folder / METRICS).exists()
+        ]
+        options.results.mkdir(parents=True, exist_ok=True)
+        (options.results / f"{name}.json").write_text(json.dumps(runs, indent=1) + "\n")
+    print(table(options.results))
+    if options.readme:
+        README.write_text(with_table(README.read_text(), table(options.results)))
+    return 1 if failed else 0
+
+
+def _run(preset: Path, seed: int, folder: Path, flags: Sequence[str], threads: str) -> int:
+    """One run, in a process of its own; returns its exit code."""
+    if (folder / METRICS).exists():
+        return 0
+    command = [sys.executable, "-m", "pyro_infocat.run", "--config", str(preset)]
+    command += ["--seed", str(seed), "--out", str(folder), *flags]
+    if (folder / CHECKPOINT).exists():
+        command += ["--resume", "true"]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.log").open("a") as log:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": path}
+        return subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+        ).returncode
+
+
+def table(results: Path) -> str:
+    """A row a preset: mean, spread (standard deviation) and worst of each metric, as Markdown."""
+    head = ["preset", "seeds", *(title for title, _, _ in COLUMNS.values())]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for path in sorted(results.glob("*.json")):
+        runs = json.loads(path.read_text())
+        if isinstance(runs, list) and runs and "accuracy" in runs[0]:
+            cells = [path.stem, str(len(runs)), *(_cell(runs, name) for name in COLUMNS)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(runs: Iterable[dict[str, Any]], name: str) -> str:
+    _, form, best = COLUMNS[name]
+    values = [run[name] for run in runs]
+    mean = form.format(statistics.mean(values))
+    if len(values) == 1:
+        return mean
+    worst = min(values) if best is max else max(values)
+    spread = form.format(statistics.stdev(values))
+    return f"{mean} ± {spread} (worst {form.format(worst)})"
+
+
+def with_table(readme: str, content: str) -> str:
+    """The README with the table between its two markers."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Every command and every piece of code in README.md and docs/ runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.tiny import write_tiny_mnist
+
+from pyro_infocat import benchmark, run, sample
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ["README.md", "docs/parts.md", "docs/cost.md"]
+BRIEF = ["--epochs", "1", "--nll_samples", "2"]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(document: str) -> list[str]:
+    return [line for block in blocks(document, "bash") for line in block.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands run: the archives are small ones of the real format."""
+    folder = tmp_path_factory.mktemp("reader")
+    write_tiny_mnist(folder / "data")
+    return folder
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if (ROOT / d).exists()])
+def test_every_command_and_piece_of_code_runs(
+    document: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for code in blocks(document, "python"):
+        if code.startswith("# my_"):
+            name = code.split("\n")[0].removeprefix("# ")
+            (folder / name).write_text(code)
+    for command in commands(document):
+        assert execute(command, folder) == 0, command
+    for code in blocks(document, "python"):
+        if not code.startswith("# my_"):
+            exec(compile(code, document, "exec"), {})
+
+
+def execute(command: str, folder: Path) -> int:
+    """The exit code of a documented command, made brief."""
+    if command.startswith("python3 -m venv"):
+        # .ci/run does what comes before the last part, as it stands in the README.
+        command = command.split(" && ")[-1]
+    words = shlex.split(command)
+    match words:
+        case ["python", "-m", "pyro_infocat.run", *flags]:
+            return run.main([*flags, *BRIEF])
+        case ["python", "-m", "pyro_infocat.sample", *flags]:
+            return sample.main(flags)
+        case ["python", "-m", "pyro_infocat.benchmark", preset, *flags]:
+            flags = [flag for flag in flags if flag != "--readme"]
+            seeds = ["--seeds", "0", "--results", str(folder / "results"), "--name", "brief"]
+            return benchmark.main([str(ROOT / preset), *flags, *seeds, *BRIEF])
+        case ["python", "-m", "pytest"]:
+            return 0  # This is it.
+        case ["python", "-m", module, *flags]:
+            path = os.environ | {"PYTHONPATH": str(ROOT)}
+            whole = [sys.executable, "-m", module, *flags]
+            return subprocess.run(whole, check=False, env=path).returncode
+        case ["tensorboard", *flags]:
+            command = [str(Path(sys.executable).with_name("tensorboard")), "--inspect", *flags]
+            return subprocess.run(command, check=False, capture_output=True).returncode
+        case ["torchrun", *flags]:
+            command = [str(Path(sys.executable).with_name("torchrun")), *flags, *BRIEF]
+            return subprocess.run(command, check=False).returncode
+    raise AssertionError(f"no test knows how to run: {command}")
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    test_command = next(line for line in commands("README.md") if line.endswith("pytest"))
+    assert test_command in (ROOT / ".ci/run").read_text()
+
+
+def test_the_readmes_table_is_the_committed_results() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert readme == benchmark.with_table(readme, benchmark.table(benchmark.RESULTS))
+
+
+def test_code_in_the_documents_is_short() -> None:
+    for code in blocks("docs/parts.md", "python"):
+        assert len(code.splitlines()) < 30
+
+
+def test_every_requirement_earns_its_place_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert re.split(r"[><=]", line)[0] in readme
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        if (ROOT / document).exists():
+            text = (ROOT / document).read_text()
+            for link in re.findall(r"\]\(([^)#]+)", text):
+                if not link.startswith("http"):
+                    assert (ROOT / document).parent.joinpath(link).exists(), link
