@@ -24,6 +24,7 @@ class CatVAE(nn.Module):
     :param decoder: p(x | z).
     :param kl: ``analytic`` lets the bound put -KL(q(z | x, c) || p(z | c)) in the place of its
         one-sample estimate; ``sampled`` keeps the estimate, as Pyro does by itself.
+    :raises ValueError: for another kl.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class CatVAE(nn.Module):
         kl: Literal["analytic", "sampled"] = "analytic",
     ) -> None:
         super().__init__()
+        if kl not in ("analytic", "sampled"):
+            raise ValueError(f"kl must be 'analytic' or 'sampled', not {kl!r}")
         self.prior, self.decoder, self.kl = prior, decoder, kl
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ Where x is discrete the draw is exact and its gradient is straight-through (Beng
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, softplus
 
@@ -35,6 +37,35 @@ class Likelihood(nn.Module, ABC):
         """The distribution of x given raw (..., X, outputs): event shape (X,)."""
 
 
+class BernoulliLogMass(torch.autograd.Function):
+    """sum_x log p(x | logits) for logits (..., X) and x of a shape that broadcasts: (...).
+
+        log p = x l - max(l, 0) + log sigmoid(|l|)
+
+    sigmoid(|l|) lies in [1/2, 1], so a logarithm is taken of products of ``GROUP`` of them, which
+    no float can underflow: log and softplus are what this term's time goes to. Differentiable
+    once, with respect to the logits.
+    """
+
+    GROUP = 32
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, x)
+        likelier = logits.abs().sigmoid_()
+        columns = logits.shape[-1] // BernoulliLogMass.GROUP
+        whole = columns * BernoulliLogMass.GROUP
+        groups = likelier[..., :whole].unflatten(-1, (BernoulliLogMass.GROUP, columns)).prod(-2)
+        log_likelier = groups.log_().sum(-1) + likelier[..., whole:].log().sum(-1)
+        return torch.linalg.vecdot(x, logits) - logits.clamp_min(0).sum(-1) + log_likelier
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        logits, x = ctx.saved_tensors
+        return torch.sub(x, logits.sigmoid()).mul_(gradients[0].unsqueeze(-1)), None
+
+
 class BernoulliPixels(TorchDistribution):
     """Independent Bernoulli features with straight-through ``rsample``.
 
@@ -50,9 +81,11 @@ class BernoulliPixels(TorchDistribution):
         super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "BernoulliPixels":
-        return BernoulliPixels(
-            self.logits.expand(torch.Size(batch_shape) + self.event_shape), validate_args=False
-        )
+        logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
+        # Its kind, so that what a subclass holds stays so; its checks, which plates would drop.
+        new = type(self)(logits, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
 
     @property
     def mean(self) -> Tensor:
@@ -61,12 +94,14 @@ class BernoulliPixels(TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         mean = self.mean.expand(self.shape(sample_shape))
         draw = torch.bernoulli(mean.detach())
-        return draw + mean - mean.detach() if mean.requires_grad else draw
+        return draw + (mean - mean.detach())
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return (value * self.logits - softplus(self.logits)).sum(-1)
+        if value.requires_grad:
+            return (value * self.logits - softplus(self.logits)).sum(-1)
+        return BernoulliLogMass.apply(self.logits, value)
 
 
 class Bernoulli(Likelihood):
@@ -78,6 +113,16 @@ class Bernoulli(Likelihood):
         return BernoulliPixels(raw.squeeze(-1))
 
 
+class ContinuousBernoulliPixel(dist.ContinuousBernoulli):
+    """torch's, with a log-normaliser that is exact at every logit: torch's clamps them near 16."""
+
+    def _cont_bern_log_norm(self) -> Tensor:
+        size = self.logits.abs()
+        a = size.clamp_min(1e-3)
+        far = a.log() + torch.log1p(torch.exp(-a)) - torch.log(-torch.expm1(-a))
+        return torch.where(size > 1e-3, far, math.log(2) + size.square() / 12)
+
+
 class ContinuousBernoulli(Likelihood):
     """Grey levels in [0, 1] with the normalised density of Loaiza-Ganem and Cunningham (2019).
 
@@ -85,7 +130,7 @@ class ContinuousBernoulli(Likelihood):
     """
 
     def forward(self, raw: Tensor) -> dist.Distribution:
-        return dist.ContinuousBernoulli(logits=raw.squeeze(-1)).to_event(1)
+        return ContinuousBernoulliPixel(logits=raw.squeeze(-1)).to_event(1)
 
 
 class Gaussian(Likelihood):
@@ -96,13 +141,14 @@ class Gaussian(Likelihood):
 
     :param scale: standard deviation, in grey levels of [0, 1].
     :param learn_scale: learn one standard deviation for all features, starting at ``scale``.
-    :raises ValueError: for a scale that is not positive.
+    :raises ValueError: for a scale outside of (e^-5, e^5).
     """
 
     def __init__(self, scale: float = 0.3, learn_scale: bool = False) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, not {scale}")
+        if scale <= 0 or abs(math.log(scale)) >= LOG_SCALE_BOUND:
+            bounds = f"{math.exp(-LOG_SCALE_BOUND):.4f} and {math.exp(LOG_SCALE_BOUND):.1f}"
+            raise ValueError(f"scale must lie between {bounds}, not {scale}")
         log_scale = torch.tensor(LOG_SCALE_BOUND * math.atanh(math.log(scale) / LOG_SCALE_BOUND))
         self.log_scale: Tensor
         if learn_scale:
@@ -140,12 +186,10 @@ class LogisticLevels(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "LogisticLevels":
         shape = torch.Size(batch_shape) + self.event_shape
-        return LogisticLevels(
-            self.location.expand(shape),
-            self.log_scale.expand(shape),
-            self.levels,
-            validate_args=False,
-        )
+        location, log_scale = self.location.expand(shape), self.log_scale.expand(shape)
+        new = LogisticLevels(location, log_scale, self.levels, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
 
     @property
     def mean(self) -> Tensor:
@@ -159,7 +203,7 @@ class LogisticLevels(TorchDistribution):
         smooth = location + self.log_scale.exp() * (uniform.log() - torch.log1p(-uniform))
         top = self.levels - 1
         draw = (smooth.detach() * top).round().clamp(0, top) / top
-        return draw + smooth - smooth.detach() if smooth.requires_grad else draw
+        return draw + (smooth - smooth.detach())
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -202,10 +246,6 @@ class GreyBernoulliPixels(BernoulliPixels):
     """Bernoulli's log-mass taken at grey levels, which is the log of no density."""
 
     support = constraints.independent(constraints.unit_interval, 1)
-
-    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "GreyBernoulliPixels":
-        shape = torch.Size(batch_shape) + self.event_shape
-        return GreyBernoulliPixels(self.logits.expand(shape), validate_args=False)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         return self.mean.expand(self.shape(sample_shape))

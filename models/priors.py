@@ -3,6 +3,7 @@
 Shapes: B batch, K categories, D latent dimensions, X features.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -43,7 +44,7 @@ class Prior(nn.Module, ABC):
             raise ValueError(f"the prior must have at least 1 latent dimension, not {latent}")
         self.categories, self.latent = categories, latent
         weights = [1.0] * categories if weights is None else list(weights)
-        if len(weights) != categories or min(weights) <= 0:
+        if len(weights) != categories or not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"weights must be {categories} positive numbers, not {weights}")
         logits = torch.tensor(weights).log().log_softmax(0)
         self.logits: Tensor
@@ -113,11 +114,13 @@ class Orthogonal(FixedModes):
         weights: Sequence[float] | None = None,
         learn_weights: bool = False,
     ) -> None:
+        if categories < 1:
+            raise ValueError(f"categories must be at least 1, not {categories}")
         if delta < 1:
             raise ValueError(f"delta must be at least 1, not {delta}")
         if scale <= 0:
             raise ValueError(f"scale must be positive, not {scale}")
-        blocks = torch.eye(max(categories, 0)).repeat_interleave(delta, dim=1)
+        blocks = torch.eye(categories).repeat_interleave(delta, dim=1)
         super().__init__(scale * blocks, weights, learn_weights)
         self.delta = delta
 
@@ -166,7 +169,9 @@ class Gaussian(FixedModes):
     """
 
     def __init__(self, latent: int = 20) -> None:
-        super().__init__(torch.zeros(1, max(latent, 0)))
+        if latent < 1:
+            raise ValueError(f"the prior must have at least 1 latent dimension, not {latent}")
+        super().__init__(torch.zeros(1, latent))
 
 
 class Mixture(Prior):

@@ -253,6 +253,9 @@ def _read_yaml(path: Path) -> None:
             f"--config: '{path}' must hold keys with values, as runs/digits.yaml does, "
             f"not {'nothing' if content is None else f'a {type(content).__name__}'}"
         )
+    for key, value in content.items():
+        if value is None:
+            raise UserError(f"{path}: {key} has no value; leave the key out for the default")
 
 
 def _no_data_set(name: str) -> str:
@@ -262,8 +265,6 @@ def _no_data_set(name: str) -> str:
 def _settings(namespace: Namespace) -> Settings:
     values = namespace.as_dict()
     for name in (field.name for field in fields(Settings)):
-        if values[name] is None:
-            raise UserError(f"--{name} null: a value is missing; leave the key out for the default")
         _refuse_endless(name, values[name])
     parts = {
         name: Component(values[name]["class_path"], values[name].get("init_args", {}))

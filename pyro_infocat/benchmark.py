@@ -55,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         folders = {seed: options.out / name / f"seed{seed}" for seed in options.seeds}
         threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
         with ThreadPoolExecutor(options.jobs) as pool:
-            codes = pool.map(
-                lambda item: _run(preset, item[0], item[1], flags, threads), folders.items()
-            )
-            failed += sum(code != 0 for code in codes)
+            jobs = [
+                pool.submit(_run, preset, seed, folder, flags, threads)
+                for seed, folder in folders.items()
+            ]
+            failed += sum(job.result() != 0 for job in jobs)
         runs = [
             json.loads((folder / METRICS).read_text())
             for folder in folders.values()

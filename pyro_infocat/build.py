@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from guides.guide import Guide
+from guides.relaxed import Relaxed
 from models import CatVAE
 from models.likelihoods import Likelihood
 from models.priors import Prior
@@ -79,7 +80,8 @@ def objective(settings: Settings) -> InfoCatELBO:
         )
     with blame("--schedules"):
         for name, points in settings.schedules.items():
-            InfoCatELBO(weights={name: min(weight for _, weight in points)})
+            if name != "temperature":
+                InfoCatELBO(weights={name: min(weight for _, weight in points)})
     return bound
 
 
@@ -159,18 +161,30 @@ def check_fit(
                 f"{guide_name}: q(z|x,c) has shape {found} for c of shape {tuple(c.shape)}; "
                 f"{(categories, len(x), latent)} would fit {prior}"
             )
-        with blame(guide_name):
-            trace = pyro.poutine.trace(guide).get_trace(x)
-        sites = {
-            name
-            for name, site in trace.nodes.items()
-            if site["type"] == "sample" and not site["is_observed"]
-        } - {"batch"}
+        sites = {"z"}
+        if not isinstance(guide, Relaxed):
+            with blame(guide_name):
+                trace = pyro.poutine.trace(guide).get_trace(x)
+            sites = {
+                name
+                for name, site in trace.nodes.items()
+                if site["type"] == "sample" and not site["is_observed"] and name != "batch"
+            }
         if not {"z"} <= sites <= {"c", "z"}:
             raise UserError(
                 f"{guide_name}: its sites are {', '.join(sorted(sites)) or 'none'}; the model's "
                 "are c and z, and the guide must have z and may have c"
             )
+        if "temperature" in settings.schedules:
+            if not hasattr(guide, "temperature"):
+                raise UserError(
+                    f"--schedules: {guide_name} has no temperature; guides.Gumbel has one"
+                )
+            if min(value for _, value in settings.schedules["temperature"]) <= 0:
+                raise UserError(
+                    f"--schedules: temperature is {settings.schedules['temperature']}; every "
+                    "value must be above 0"
+                )
         with blame(view_name, f"it must accept x of shape {tuple(x.shape)} and q(c|x)"):
             found = tuple(view(x, guide.category).shape)
         if found != x.shape:

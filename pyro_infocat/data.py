@@ -148,18 +148,18 @@ def from_torchvision(name: str, root: Path) -> DataSet:
             f"--data {name}: the download into '{folder}' failed ({_one_line(error)}); place the "
             f"archives {archives} there by hand and run again"
         ) from error
+    facts = DATA_SETS[name]
     for split in splits:
         labels = split.targets
-        if split.data.shape != (len(labels), 28, 28) or labels.max() >= len(split.classes):
+        if split.data.shape != (len(labels), *facts.shape) or labels.max() >= len(facts.classes):
             raise UserError(
                 f"--data_root: the unpacked files in '{folder}' do not belong together; delete "
                 "them, to have them made again from the archives"
             )
     train, test = (
-        Split(split.data.reshape(len(split.data), -1), split.targets.long(), 256)
-        for split in splits
+        Split(split.data.flatten(1), split.targets.long(), facts.levels) for split in splits
     )
-    return DataSet(name, train, test, (28, 28), tuple(splits[0].classes))
+    return DataSet(facts, train, test)
 
 
 def _make_writable(root: Path, folder: Path) -> None:
@@ -191,10 +191,10 @@ def _refuse_torn(file: Path) -> None:
         return
     with file.open("rb") as stream:
         # Two zero bytes, the type (8: unsigned bytes), the number of axes; then each axis.
-        magic = stream.read(4)
-        shape = np.frombuffer(stream.read(4 * magic[3]), ">u4") if magic[:3] == b"\0\0\x08" else ()
+        kind, axes = stream.read(3), stream.read(1)
+        shape = [int.from_bytes(stream.read(4), "big") for _ in range(axes[0] if axes else 0)]
     size = file.stat().st_size
-    if len(shape) == 0 or size != 4 + 4 * len(shape) + math.prod(int(axis) for axis in shape):
+    if kind != b"\0\0\x08" or size != 4 + 4 * len(shape) + math.prod(shape):
         raise UserError(
             f"--data_root: '{file}' is truncated or damaged ({size} bytes, which is not what its "
             "header says); delete it, to have it made again from its archive"

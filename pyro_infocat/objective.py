@@ -81,6 +81,8 @@ class InfoCatELBO(TraceEnum_ELBO):
     :param vectorize_particles: evaluate the particles in one pass.
     :param direct: where model and guide are the programs of this project, write the enumerated
         sum out in PyTorch instead of tracing it: the same numbers without Pyro's bookkeeping.
+    :param decoded: with ``direct``, decode so many categories of each example for certain and one
+        of the others by chance, without bias in value or gradient; 0 decodes all K.
     :raises ValueError: for a negative weight, a term that does not exist, or an analytic KL that
         does not hold.
     """
@@ -92,6 +94,7 @@ class InfoCatELBO(TraceEnum_ELBO):
         vectorize_particles: bool = False,
         weights: Mapping[str, float] | None = None,
         direct: bool = True,
+        decoded: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -106,7 +109,9 @@ class InfoCatELBO(TraceEnum_ELBO):
                 raise ValueError(f"no term '{name}' to weigh; there are {', '.join(SIGNS)}")
             if not weight >= 0:
                 raise ValueError(f"the weight of {name} must not be negative, not {weight}")
-        self.direct = direct
+        if decoded < 0:
+            raise ValueError(f"decoded must not be negative, not {decoded}")
+        self.direct, self.decoded = direct, decoded
         self.terms: Terms = {}
 
     def evaluate(
@@ -119,6 +124,9 @@ class InfoCatELBO(TraceEnum_ELBO):
         for name, program in (("model", model), ("guide", guide)):
             if isinstance(program, nn.Module):
                 _claim_names(name, program)
+            if isinstance(program, CatVAE | Guide):
+                # SVI trains what it sees registered, and not every term runs the programs.
+                pyro.module(name, program)
         terms: Terms = {}
         if any(self.weights[name] for name in ELBO_TERMS):
             if isinstance(guide, Relaxed):
@@ -135,7 +143,7 @@ class InfoCatELBO(TraceEnum_ELBO):
     def bound_terms(self, model: Callable, guide: Callable, x: Tensor) -> Terms:
         """The terms of the ELBO: written out where the programs are known, else through Pyro."""
         if self.direct and _written_out(model) and _written_out(guide):
-            return direct_terms(model, guide, x, self.num_particles)  # type: ignore[arg-type]
+            return direct_terms(model, guide, x, self.num_particles, self.decoded)  # type: ignore[arg-type]
         terms: Terms = defaultdict(lambda: x.new_zeros(()))
         for model_trace, guide_trace in self._get_traces(model, guide, (x,), {}):
             for name, term in _expectations(model_trace, guide_trace).items():
@@ -201,15 +209,20 @@ def _written_out(program: Any) -> bool:
     )
 
 
-def direct_terms(model: CatVAE, guide: Guide, x: Tensor, particles: int = 1) -> Terms:
-    """The terms of the ELBO for x (B, X), every category decoded, as sums over the batch in nats.
+def direct_terms(
+    model: CatVAE, guide: Guide, x: Tensor, particles: int = 1, decoded: int = 0
+) -> Terms:
+    """The terms of the ELBO for x (B, X), as sums over the batch in nats.
 
     :param particles: draws of z for each category and example.
+    :param decoded: how many categories of each example to decode for certain; 0 decodes all.
     """
     category, latent = guide.posterior(x)
-    c = torch.arange(guide.categories, device=x.device).unsqueeze(-1)
     log_q = category.logits.mT
-    log_p = model.prior.category().logits.unsqueeze(-1)
+    if 0 < decoded < guide.categories - 1:
+        c, q = likeliest_and_one(log_q, decoded)
+    else:
+        c, q = torch.arange(guide.categories, device=x.device).unsqueeze(-1), log_q.exp()
     posterior, component = latent(c), model.prior.component(c)
     z = posterior.rsample((particles,))
     log_likelihood = model.decoder(z).log_prob(x).mean(0)
@@ -217,12 +230,43 @@ def direct_terms(model: CatVAE, guide: Guide, x: Tensor, particles: int = 1) -> 
         kl_z = kl_divergence(posterior, component)
     else:
         kl_z = (posterior.log_prob(z) - component.log_prob(z)).mean(0)
-    q = log_q.exp()
+    log_p = model.prior.category().logits.unsqueeze(-1)
     return {
-        "reconstruction": (q * log_likelihood).sum(),
-        "kl_z": (q * kl_z).sum(),
-        "kl_c": (q * (log_q - log_p)).sum(),
+        "reconstruction": _expectation(q, log_likelihood),
+        "kl_z": _expectation(q, kl_z),
+        "kl_c": (log_q.exp() * (log_q - log_p)).sum(),
     }
+
+
+def likeliest_and_one(log_q: Tensor, decoded: int) -> tuple[Tensor, Tensor]:
+    """Categories and weights that stand for all K without bias (Liu et al. 2019, equation 8).
+
+    The ``decoded`` likeliest categories weigh q(c | x). One more, drawn from the rest in
+    proportion to q(c | x), weighs all that the rest holds; a factor of value one carries the
+    score function's gradient. So weighted sums and their gradients are right on average.
+
+    :param log_q: log q(c | x), (K, B).
+    :returns: c (decoded + 1, B) and weights of the same shape.
+    """
+    top = log_q.detach().topk(decoded, dim=0).indices
+    rest = log_q.detach().scatter(0, top, -math.inf)
+    # The Gumbel trick draws from the rest without a multinomial, which no CUDA graph can hold.
+    gumbel = -torch.empty_like(rest).exponential_().log()
+    drawn = (rest + gumbel).argmax(0, keepdim=True)
+    c = torch.cat([top, drawn])
+    chosen = log_q.gather(0, c)
+    held = torch.cat([chosen[:decoded].detach(), rest.logsumexp(0, keepdim=True)])
+    return c, (held + chosen - chosen.detach()).exp()
+
+
+def _expectation(weights: Tensor, values: Tensor) -> Tensor:
+    """sum_c,b w_cb v_cb for weights that add up to one over c.
+
+    The likeliest category's value is taken off every other and put back: with drawn categories
+    that is a control variate for the weights' gradient, and with all of them it changes nothing.
+    """
+    base = values[:1].detach()
+    return (weights * (values - base)).sum() + base.sum()
 
 
 def relaxed_terms(model: CatVAE, guide: Relaxed, x: Tensor) -> Terms:
@@ -243,15 +287,14 @@ def relaxed_terms(model: CatVAE, guide: Relaxed, x: Tensor) -> Terms:
 
 def elbo(terms: Mapping[str, Any]) -> Any:
     """The evidence lower bound: ``terms`` without the information bound and without weights."""
-    kl = terms.get("kl_z", 0) + terms.get("kl_c", 0)
-    return terms["reconstruction"] - kl
+    return terms["reconstruction"] - sum(v for k, v in terms.items() if k.startswith("kl_"))
 
 
 def information_bound(model: Any, guide: Any, number: int) -> Tensor:
     """E_p(c,z,x)[log q(c|x)] + H(p(c)), times ``number``, in nats.
 
-    At most I(c; x), so at most log K an example under a uniform p(c). Each draw of c is exact and
-    without a gradient of its own; z and x carry theirs to the decoder.
+    At most I(c; x), so at most log K an example under a uniform p(c). z and x carry their
+    gradients to the decoder; where p(c) is learned, a factor of value one carries the draws'.
 
     :param number: how many examples to generate.
     :raises TypeError: where the model cannot generate or the guide has no classifier.
@@ -262,7 +305,10 @@ def information_bound(model: Any, guide: Any, number: int) -> Tensor:
             "models.CatVAE and guides.guide.Guide have them; information_weight=0 needs neither"
         )
     c, _, x = model.generate(number)
-    return guide.critic(x).log_prob(c).sum() + number * model.prior.category().entropy()
+    category = model.prior.category()
+    log_p = category.log_prob(c)
+    log_q = guide.critic(x).log_prob(c)
+    return ((log_p - log_p.detach()).exp() * log_q).sum() + number * category.entropy()
 
 
 def real_terms(guide: Any, x: Tensor, view: Tensor | None) -> Terms:
@@ -329,7 +375,10 @@ def _use_analytic_kl(name: str, model_trace: Trace, guide_trace: Trace) -> None:
     try:
         kl = kl_divergence(guide_site["fn"], model_site["fn"])
     except NotImplementedError as error:
-        pair = [type(site["fn"]).__name__ for site in (guide_site, model_site)]
+        pair = [
+            type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+            for site in (guide_site, model_site)
+        ]
         raise ValueError(
             f"site '{name}': no analytic KL between {pair[0]} and {pair[1]}; use kl='sampled'"
         ) from error

@@ -6,6 +6,7 @@ Shapes: B batch, X features.
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -89,13 +90,12 @@ def train(
                     look = observe(view(grey, guide.category), seen)
                 try:
                     loss = module(x, look) / len(x)
-                except (RuntimeError, ValueError):
-                    # A draw from NaN raises before a term can say so.
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                except (RuntimeError, ValueError) as error:
                     ledger.close(module)
-                    raise
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                    raise ledger.stop(diagnose(error, bound, model, guide, x), 1) from error
                 ledger.enter(bound.terms, len(x))
                 bar.update()
 
@@ -145,18 +145,19 @@ class Ledger:
             wrong = (~rows.isfinite()).nonzero()
             if len(wrong):
                 row, column = wrong[0].tolist()
-                raise self._stop(self.names[column], rows[row, column].item(), row + 1)
+                raise self.stop(f"{self.names[column]} is {rows[row, column].item()}", row + 1)
             self.step += len(rows)
             self.sums = self.sums + rows.double().sum(0)
             self.open.clear()
         for name, parameter in module.named_parameters() if module else ():
             if not parameter.isfinite().all():
-                raise self._stop(f"the parameter {name}", math.nan, 0)
+                raise self.stop(f"the parameter {name} is not finite", 0)
 
-    def _stop(self, name: str, value: float, ahead: int) -> UserError:
+    def stop(self, reason: str, ahead: int) -> UserError:
+        """The error that ends training, ``ahead`` steps after those added up."""
         return UserError(
-            f"training stopped: {name} became {value} at step {self.step + ahead} of epoch "
-            f"{self.epoch + 1}; the checkpoint of the epoch before is kept. A smaller "
+            f"training stopped at step {self.step + ahead} of epoch {self.epoch + 1}: "
+            f"{' '.join(reason.split())}; the checkpoint of the epoch before is kept. A smaller "
             "--learning_rate usually helps"
         )
 
@@ -167,6 +168,18 @@ class Ledger:
         if "reconstruction" in means:
             means["elbo"] = elbo(means)
         return {name: mean.item() for name, mean in means.items()}
+
+
+def diagnose(error: Exception, bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> str:
+    """Which term of the bound is not finite on x (B, X), or else the error itself.
+
+    A draw from NaN raises before its term can say so.
+    """
+    with suppress(RuntimeError, ValueError), torch.no_grad():
+        for name, term in bound.bound_terms(model, guide, x).items():
+            if not term.isfinite():
+                return f"{name} is {term.item()}"
+    return f"{type(error).__name__}: {error}"
 
 
 def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | None]:

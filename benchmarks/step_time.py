@@ -1,0 +1,186 @@
+"""How long a training step takes: this project, plain Pyro, plain PyTorch, and the soft code.
+
+    python -m benchmarks.step_time [--device cuda] [--out benchmarks/results/step_time.json]
+
+Every contender has the same networks with the same parameters, the same maths (the enumerated
+bound with a sampled KL, and the information bound) and Adam. Before anything is timed, the first
+three must agree on the loss and on every gradient under the same noise. Steps are interleaved,
+one of each in turn, so that a change of the machine's pace falls on all of them; figures are
+medians. The soft code decodes once an example and trains no bound: it is there for scale.
+"""
+
+import argparse
+import copy
+import functools
+import json
+import math
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyro
+import torch
+from pyro.infer import TraceEnum_ELBO
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from guides import Enumerated, SoftCode, encoders
+from guides.guide import LOG_SCALE_BOUND, Guide
+from models import CatVAE, decoders, likelihoods, priors
+from pyro_infocat.objective import InfoCatELBO, information_bound
+from pyro_infocat.train import set_validation
+
+FEATURES, DELTA = 784, 2
+CASES = {
+    "K=10 B=128 H=400": (10, 128, 400),
+    "K=10 B=16 H=64": (10, 16, 64),
+    "K=100 B=128 H=400": (100, 128, 400),
+}
+Step = Callable[[Tensor], Tensor]
+
+
+def parts(categories: int, hidden: int, guide: type[Guide], device: str) -> tuple[CatVAE, Guide]:
+    torch.manual_seed(0)
+    prior = priors.Orthogonal(categories, DELTA)
+    encoder = functools.partial(encoders.MLP, FEATURES, [hidden])
+    decoder = decoders.MLP(prior.latent, FEATURES, likelihoods.Bernoulli(), [hidden])
+    made = guide(encoder, categories, prior.latent, hidden=hidden, shared=True)  # type: ignore[call-arg]
+    return CatVAE(prior, decoder, "sampled").to(device), made.to(device)
+
+
+def plain_pyro(model: CatVAE, guide: Guide) -> Step:
+    """Pyro's own enumeration, with the information bound added to its loss."""
+    bound = TraceEnum_ELBO(max_plate_nesting=1)(model, guide)
+    return lambda x: bound(x) - information_bound(model, guide, len(x))
+
+
+def plain_torch(model: CatVAE, guide: Enumerated) -> Step:
+    """The same sums written down in PyTorch, as one would without thinking of time."""
+    prior, network = model.prior, model.decoder.network
+    modes: Tensor = prior.modes  # type: ignore[assignment]
+
+    def log_normal(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        squares = ((z - mean) / log_scale.exp()) ** 2
+        return (-0.5 * squares - log_scale - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def loss(x: Tensor) -> Tensor:
+        features = guide.encoder(x)
+        log_q = guide.classifier(features).log_softmax(-1).T
+        c = torch.arange(prior.categories, device=x.device)[:, None]
+        raw = guide.head(guide.from_x(features) + guide.from_c(c))
+        mean, log_scale = raw.chunk(2, -1)
+        log_scale = LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND)
+        z = mean + log_scale.exp() * torch.randn_like(mean)
+        logits = network(z)
+        target = x.expand_as(logits)
+        fit = -binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
+        ratio = log_normal(z, modes[c], torch.zeros_like(modes[c])) - log_normal(z, mean, log_scale)
+        bound = (log_q.exp() * (fit + ratio - log_q - math.log(prior.categories))).sum()
+        return -bound - information(x)
+
+    def information(x: Tensor) -> Tensor:
+        steps = torch.arange(len(x), device=x.device)
+        points = (steps + torch.rand((), device=x.device)) / len(x)
+        c = torch.searchsorted(prior.category().probs.cumsum(-1), points)
+        c = c.clamp_max(prior.categories - 1)
+        mean = network(modes[c] + torch.randn_like(modes[c])).sigmoid()
+        draw = torch.bernoulli(mean.detach()) + mean - mean.detach()
+        log_q = guide.classifier(guide.encoder(draw)).log_softmax(-1)
+        return log_q.gather(1, c[:, None]).sum() + len(x) * math.log(prior.categories)
+
+    return loss
+
+
+def contenders(categories: int, hidden: int, device: str) -> dict[str, tuple[Step, list]]:
+    """Each contender's loss, and its own copy of the parameters."""
+    model, guide = parts(categories, hidden, Enumerated, device)
+    made: dict[str, tuple[Step, list]] = {}
+    for name in ("pyro_infocat", "plain Pyro", "plain PyTorch"):
+        pair = copy.deepcopy(torch.nn.ModuleList([model, guide]))
+        loss: Step = {
+            "pyro_infocat": lambda m, g: InfoCatELBO()(m, g),
+            "plain Pyro": plain_pyro,
+            "plain PyTorch": plain_torch,
+        }[name](*pair)
+        made[name] = (loss, list(pair.parameters()))
+    soft = torch.nn.ModuleList(parts(categories, hidden, SoftCode, device))
+    made["soft code"] = (InfoCatELBO()(*soft), list(soft.parameters()))
+    return made
+
+
+def check(made: dict[str, tuple[Step, list]], x: Tensor) -> None:
+    """Stop unless the first three agree on the loss and on every gradient."""
+    reference: tuple[Tensor, list[Tensor]] | None = None
+    for name in ("plain PyTorch", "pyro_infocat", "plain Pyro"):
+        loss, parameters = made[name]
+        pyro.clear_param_store()
+        torch.manual_seed(1)
+        value = loss(x)
+        gradients = list(torch.autograd.grad(value, parameters))
+        if reference is None:
+            reference = (value, gradients)
+        close = torch.allclose(value, reference[0], rtol=1e-4)
+        for ours, theirs in zip(gradients, reference[1], strict=True):
+            close &= bool((ours - theirs).norm() <= 1e-3 * theirs.norm() + 1e-3)
+        if not close:
+            sys.exit(f"{name} does not agree with plain PyTorch; nothing was timed")
+
+
+def measure(made: dict[str, tuple[Step, list]], x: Tensor, rounds: int) -> dict[str, float]:
+    """Median milliseconds of a step: loss, backward and Adam."""
+    optimizers = {
+        name: torch.optim.Adam(parameters, fused=name == "pyro_infocat")
+        for name, (_, parameters) in made.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in made}
+    for round_ in range(rounds + 5):
+        for name, (loss, _) in made.items():
+            if name == "plain Pyro":
+                pyro.clear_param_store()
+            began = time.perf_counter()
+            optimizers[name].zero_grad()
+            (loss(x) / len(x)).backward()
+            optimizers[name].step()
+            if x.is_cuda:
+                torch.cuda.synchronize()
+            if round_ >= 5:
+                times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: statistics.median(series) for name, series in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    set_validation(False)
+    results: dict[str, dict[str, float]] = {}
+    print(f"{'ms a step':24}" + "".join(f"{n:>16}" for n in ("ours", "Pyro", "PyTorch", "soft")))
+    for case, (categories, batch, hidden) in CASES.items():
+        x = torch.bernoulli(torch.full((batch, FEATURES), 0.3)).to(options.device)
+        made = contenders(categories, hidden, options.device)
+        check(made, x)
+        results[case] = measure(made, x, options.rounds)
+        print(f"{case:24}" + "".join(f"{value:16.2f}" for value in results[case].values()))
+        ours = results[case]["pyro_infocat"]
+        for name in ("plain PyTorch", "plain Pyro"):
+            print(f"    ours over {name}: {ours / results[case][name]:.2f}")
+    if options.out:
+        machine = {
+            "processor": platform.processor() or platform.machine(),
+            "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+            "threads": options.threads,
+            "torch": torch.__version__,
+            "pyro": pyro.__version__,
+        }
+        options.out.write_text(json.dumps({"machine": machine, "ms": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

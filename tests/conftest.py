@@ -1,0 +1,23 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Iterator
+
+import pyro
+import pytest
+import torch
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Float64, a fixed seed and an empty parameter store; all three put back afterwards."""
+    precision = torch.get_default_dtype()
+    # No device but the CPU is forked: these tests are on the CPU.
+    with torch.random.fork_rng(devices=[]):
+        torch.set_default_dtype(torch.float64)
+        torch.manual_seed(0)
+        pyro.clear_param_store()
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(precision)
+            pyro.clear_param_store()

@@ -1,0 +1,110 @@
+"""Decoders: any left dimensions, image layout, and the GRU's recurrence by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.decoders import MLP, Convolutional, Decoder, Recurrent
+from models.likelihoods import Bernoulli, DiscretisedLogistic, Likelihood
+
+pytestmark = pytest.mark.usefixtures("double")
+
+LATENT = 3
+SHAPES = [(4, 4), (8, 8), (9, 7), (28, 28)]
+LIKELIHOODS = [Bernoulli, lambda: DiscretisedLogistic(4)]
+
+
+def make(kind: type[Decoder], shape: tuple[int, int], likelihood: Likelihood) -> Decoder:
+    if kind is MLP:
+        return MLP(LATENT, shape[0] * shape[1], likelihood, hidden=[5, 4])
+    if kind is Convolutional:
+        return Convolutional(LATENT, shape, likelihood, width=2)
+    return Recurrent(LATENT, shape, likelihood, hidden=4)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=["one-output", "two-outputs"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", [MLP, Convolutional, Recurrent])
+@pytest.mark.parametrize("left", [(), (5,), (3, 5), (3, 2, 5), (3, 1, 2, 1)])
+def test_left_dimensions(
+    kind: type[Decoder],
+    shape: tuple[int, int],
+    likelihood: Callable[[], Likelihood],
+    left: tuple[int, ...],
+) -> None:
+    """The output for a stack of z is the stack of the outputs for each z."""
+    decoder = make(kind, shape, likelihood())
+    features = shape[0] * shape[1]
+    z = torch.randn(*left, LATENT)
+    raw = decoder.raw(z)
+    assert raw.shape == (*left, features, decoder.likelihood.outputs)
+    each = [decoder.raw(item) for item in z.reshape(-1, LATENT)]
+    torch.testing.assert_close(raw, torch.stack(each).reshape(raw.shape))
+
+    distribution = decoder(z)
+    assert distribution.batch_shape == left
+    assert distribution.event_shape == (features,)
+    x = torch.randint(0, 2, (features,)).double()
+    log_prob = torch.stack([decoder(item).log_prob(x) for item in z.reshape(-1, LATENT)])
+    torch.testing.assert_close(distribution.log_prob(x), log_prob.reshape(left))
+
+
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 4)])
+def test_mlp_by_hand(hidden: tuple[int, ...]) -> None:
+    decoder = MLP(LATENT, 6, DiscretisedLogistic(4), hidden)
+    parameters = list(decoder.parameters())
+    z = out = torch.randn(2, LATENT)
+    for number, (weight, bias) in enumerate(zip(parameters[::2], parameters[1::2], strict=True)):
+        out = (out if number == 0 else out.clamp_min(0)) @ weight.mT + bias
+    assert len(parameters) == 2 * (len(hidden) + 1)
+    torch.testing.assert_close(decoder.raw(z), out.reshape(2, 6, 2))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolutional_layout(shape: tuple[int, int]) -> None:
+    """Features run row by row, and each holds its outputs side by side."""
+    decoder = Convolutional(LATENT, shape, DiscretisedLogistic(4), width=2)
+    z = torch.randn(LATENT)
+    small = decoder.expand(z).reshape(1, *decoder.small)
+    image = decoder.network(small)[0]
+    raw = decoder.raw(z)
+    height, breadth = shape
+    for i, j in [(0, 0), (0, breadth - 1), (height - 1, 0), (height - 1, breadth - 1), (2, 1)]:
+        torch.testing.assert_close(raw[i * breadth + j], image[:, i, j])
+
+
+def gru_step(decoder: Recurrent, step: Tensor, state: Tensor) -> Tensor:
+    """One step of a GRU (Cho et al. 2014), from its weights."""
+    gru = decoder.gru
+    from_step = (gru.weight_ih_l0 @ step + gru.bias_ih_l0).chunk(3)
+    from_state = (gru.weight_hh_l0 @ state + gru.bias_hh_l0).chunk(3)
+    reset = torch.sigmoid(from_step[0] + from_state[0])
+    update = torch.sigmoid(from_step[1] + from_state[1])
+    new = torch.tanh(from_step[2] + reset * from_state[2])
+    return (1 - update) * new + update * state
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=["one-output", "two-outputs"])
+def test_recurrent_by_hand(likelihood: Callable[[], Likelihood]) -> None:
+    """Row by row from the state that z starts, z in every step."""
+    decoder = Recurrent(LATENT, (4, 3), likelihood(), hidden=5)
+    batch = torch.randn(2, LATENT)
+    for z, raw in zip(batch, decoder.raw(batch), strict=True):
+        state = decoder.start(z)
+        rows = []
+        for step in decoder.steps:
+            state = gru_step(decoder, z + step, state)
+            rows.append(decoder.row(state).reshape(3, -1))
+        torch.testing.assert_close(raw, torch.cat(rows))
+
+
+@pytest.mark.parametrize("kind", [MLP, Convolutional, Recurrent])
+def test_every_parameter_is_used(kind: type[Decoder]) -> None:
+    decoder = make(kind, (9, 7), DiscretisedLogistic(4))
+    # Away from the origin no ReLU of these few is dead for every z.
+    (decoder.raw(10 * torch.randn(50, LATENT)) ** 2).sum().backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
