@@ -38,6 +38,7 @@ LEAST = {
     "batch_size": 1,
     "information_weight": 0,
     "particles": 1,
+    "decoded": 0,
     "patience": 0,
     "nll_samples": 1,
     "seed": 0,
@@ -188,6 +189,13 @@ def build_parser(preset: Path | None) -> ArgumentParser:
         help="KL(q(z|x,c) || p(z|c)) in closed form or from the samples",
     )
     add("--particles", type=int, default=1, help="draws of z for each category")
+    add(
+        "--decoded",
+        type=int,
+        default=0,
+        help="decode so many likeliest categories of an example and one other drawn by chance, "
+        "without bias; 0: all",
+    )
     add(
         "--patience",
         type=int,

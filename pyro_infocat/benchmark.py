@@ -6,6 +6,7 @@ Runs that are finished are kept and runs that were stopped go on, so the same co
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+"""The lines between which a document holds its table."""
 
 COLUMNS = {
     "accuracy": ("accuracy", "{:.3f}", max),
@@ -52,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 0
     for preset in options.preset:
         name = options.name or preset.stem
-        folders = {seed: options.out / name / f"seed{seed}" for seed in options.seeds}
+        place = options.out / re.sub(r"\W+", "-", name)
+        folders = {seed: place / f"seed{seed}" for seed in options.seeds}
         threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
         with ThreadPoolExecutor(options.jobs) as pool:
             jobs = [
@@ -66,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if (folder / METRICS).exists()
         ]
         options.results.mkdir(parents=True, exist_ok=True)
-        (options.results / f"{name}.json").write_text(json.dumps(runs, indent=1) + "\n")
+        record = {"name": name, "preset": preset.name, "flags": flags, "runs": runs}
+        file = options.results / f"{place.name}.json"
+        file.write_text(json.dumps(record, indent=1) + "\n")
     print(table(options.results))
     if options.readme:
         README.write_text(with_table(README.read_text(), table(options.results)))
@@ -95,9 +100,10 @@ def table(results: Path) -> str:
     head = ["preset", "seeds", *(title for title, _, _ in COLUMNS.values())]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for path in sorted(results.glob("*.json")):
-        runs = json.loads(path.read_text())
-        if isinstance(runs, list) and runs and "accuracy" in runs[0]:
-            cells = [path.stem, str(len(runs)), *(_cell(runs, name) for name in COLUMNS)]
+        record = json.loads(path.read_text())
+        if isinstance(record, dict) and record.get("runs"):
+            runs = record["runs"]
+            cells = [record["name"], str(len(runs)), *(_cell(runs, name) for name in COLUMNS)]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

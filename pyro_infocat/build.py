@@ -76,7 +76,10 @@ def objective(settings: Settings) -> InfoCatELBO:
     """
     with blame("--weights"):
         bound = InfoCatELBO(
-            settings.information_weight, settings.particles, weights=settings.weights
+            settings.information_weight,
+            settings.particles,
+            weights=settings.weights,
+            decoded=settings.decoded,
         )
     with blame("--schedules"):
         for name, points in settings.schedules.items():

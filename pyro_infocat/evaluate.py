@@ -27,7 +27,7 @@ CHUNK_NUMBERS = 2**25
 USED = 0.01
 """Least share of the test examples that a category in use has."""
 
-JUDGE_EXAMPLES = 1_000_000
+JUDGE_EXAMPLES = 600_000
 """Examples that the independent classifier sees before it stops, unless it stops by itself."""
 
 GENERATED = 100

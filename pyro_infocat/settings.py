@@ -77,6 +77,7 @@ class Settings:
     schedules: dict[str, list[list[float]]]
     kl: str
     particles: int
+    decoded: int
     patience: int
     validation: float
     nll_samples: int

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.tiny import write_tiny_mnist
 
 from pyro_infocat import benchmark, run, sample
+from tests.tiny import write_tiny_mnist
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ["README.md", "docs/parts.md", "docs/cost.md"]
@@ -86,9 +86,13 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert test_command in (ROOT / ".ci/run").read_text()
 
 
-def test_the_readmes_table_is_the_committed_results() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert readme == benchmark.with_table(readme, benchmark.table(benchmark.RESULTS))
+@pytest.mark.parametrize(
+    ("document", "results"),
+    [("README.md", benchmark.RESULTS), ("docs/parts.md", benchmark.RESULTS / "parts")],
+)
+def test_tables_are_the_committed_results(document: str, results: Path) -> None:
+    text = (ROOT / document).read_text()
+    assert text == benchmark.with_table(text, benchmark.table(results))
 
 
 def test_code_in_the_documents_is_short() -> None:
