@@ -30,7 +30,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from guides import Enumerated, SoftCode, encoders
 from guides.guide import LOG_SCALE_BOUND, Guide
 from models import CatVAE, decoders, likelihoods, priors
-from pyro_infocat.objective import InfoCatELBO, information_bound
+from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.terms import information_bound
 from pyro_infocat.train import set_validation
 
 FEATURES, DELTA = 784, 2

@@ -19,7 +19,8 @@ from torch import Tensor
 from guides.guide import Guide
 from models import CatVAE
 from pyro_infocat.data import DataSet, Observation, Split
-from pyro_infocat.objective import InfoCatELBO, elbo, information_bound
+from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.terms import elbo, information_bound
 
 CHUNK_NUMBERS = 2**25
 """Numbers in the largest tensor that evaluation makes at once."""

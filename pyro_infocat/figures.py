@@ -22,7 +22,7 @@ from torch import Tensor
 from guides.guide import Guide
 from models import CatVAE
 from pyro_infocat.data import DataSet
-from pyro_infocat.objective import SIGNS
+from pyro_infocat.terms import SIGNS
 
 SEED = 0
 CHUNK = 1000

@@ -21,9 +21,10 @@ from models import CatVAE
 from pyro_infocat import build
 from pyro_infocat.data import DataSet, Observation, Split, observe
 from pyro_infocat.errors import UserError
-from pyro_infocat.objective import SIGNS, InfoCatELBO, elbo
+from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.record import Record
 from pyro_infocat.settings import Settings
+from pyro_infocat.terms import SIGNS, elbo
 from pyro_infocat.views import View
 
 CHECK_EVERY = 100

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from guides import Enumerated, encoders
 from models import CatVAE, decoders, likelihoods, priors
-from pyro_infocat.objective import InfoCatELBO, likeliest_and_one
+from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.terms import likeliest_and_one
 
 K, B, X = 6, 4, 5
 pytestmark = pytest.mark.usefixtures("double")

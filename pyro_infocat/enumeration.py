@@ -1,0 +1,125 @@
+"""The terms of the ELBO through Pyro's own enumeration, for any model and guide.
+
+Shapes: B batch, K categories, D latent dimensions.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from opt_einsum import shared_intermediates
+from pyro.infer.traceenum_elbo import _compute_model_factors
+from pyro.infer.util import Dice
+from pyro.ops import packed
+from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.rings import SampleRing
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyro_infocat.terms import Terms
+
+
+class KLRequests(Messenger):
+    """Reads ``infer["kl"]`` at the model's sites before replay puts the guide's infer there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.analytic: list[str] = []
+
+    def _pyro_sample(self, msg: Any) -> None:
+        estimator = msg["infer"].get("kl", "sampled")
+        if estimator not in ("analytic", "sampled"):
+            raise ValueError(
+                f"site '{msg['name']}': infer kl must be 'analytic' or 'sampled', not {estimator!r}"
+            )
+        if estimator == "analytic" and not msg["is_observed"]:
+            self.analytic.append(msg["name"])
+
+
+def use_analytic_kl(name: str, model_trace: Trace, guide_trace: Trace) -> None:
+    """Put -KL(guide || model) at a latent site in the place of its one-sample estimate.
+
+    It holds where the site is reparameterised and no parent of it in the model is summed out in
+    the model or drawn after it in the guide: then the other draws do not depend on this one.
+    """
+    model_site, guide_site = model_trace.nodes[name], guide_trace.nodes.get(name)
+    if guide_site is None:
+        raise ValueError(f"site '{name}': an analytic KL needs the site in the guide too")
+    if not guide_site["fn"].has_rsample:
+        raise ValueError(
+            f"site '{name}': an analytic KL needs a reparameterised guide, "
+            f"not {type(guide_site['fn']).__name__}"
+        )
+    order = [key for key, site in guide_trace.nodes.items() if site["type"] == "sample"]
+    later = set(order[order.index(name) + 1 :])
+    for parent, site in model_trace.nodes.items():
+        if parent == name:
+            break
+        if site["type"] != "sample" or site["is_observed"]:
+            continue
+        if parent not in guide_trace.nodes and site["infer"].get("_enumerate_dim") is not None:
+            raise ValueError(
+                f"site '{name}': no analytic KL while the model sums out '{parent}'; "
+                "use kl='sampled', or a guide that samples it"
+            )
+        if parent in later:
+            raise ValueError(
+                f"site '{name}': no analytic KL while the guide draws '{parent}' after it; "
+                "use kl='sampled', or draw it first"
+            )
+    try:
+        kl = kl_divergence(guide_site["fn"], model_site["fn"])
+    except NotImplementedError as error:
+        pair = [
+            type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+            for site in (guide_site, model_site)
+        ]
+        raise ValueError(
+            f"site '{name}': no analytic KL between {pair[0]} and {pair[1]}; use kl='sampled'"
+        ) from error
+    value = packed.pack(kl, model_site["infer"]["_dim_to_symbol"])
+    value = packed.scale_and_mask(value, model_site["scale"], model_site["packed"]["mask"])
+    model_site["packed"]["log_prob"] = packed.neg(value)
+    nothing: Any = torch.zeros_like(value)
+    nothing._pyro_dims = value._pyro_dims
+    guide_site["packed"]["log_prob"] = nothing
+
+
+def expectations(model_trace: Trace, guide_trace: Trace) -> Terms:
+    """Each site's share of the bound, as TraceEnum_ELBO weighs it: the terms add up to its ELBO.
+
+    What the model sums out itself has no site of its own and counts to ``kl_z``'s side: it is
+    the log p(z) in the place of log p(z | c).
+    """
+    costs, log_factors, ordering, sum_dims, scale = _compute_model_factors(model_trace, guide_trace)
+    names = {
+        id(site["packed"]["log_prob"]): "reconstruction" if site["is_observed"] else f"kl_{name}"
+        for name, site in model_trace.nodes.items()
+        if site["type"] == "sample"
+    }
+    named: dict[str, dict[frozenset, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    for ordinal, costs_here in costs.items():
+        for cost in costs_here:
+            named[names[id(cost)]][ordinal].append(cost)
+    if log_factors:
+        sizes = {
+            dim: size
+            for factors in log_factors.values()
+            for factor in factors
+            for dim, size in zip(factor._pyro_dims, factor.shape, strict=True)
+        }
+        with shared_intermediates() as cache:
+            ring = SampleRing(cache=cache, dim_to_size=sizes)
+            summed = contract_tensor_tree(log_factors, sum_dims, ring=ring)
+        for ordinal, factors in summed.items():
+            named["kl_z"][ordinal] += [packed.scale_and_mask(f, scale=scale) for f in factors]
+    for name, site in guide_trace.nodes.items():
+        if site["type"] == "sample":
+            named[f"kl_{name}"][ordering[name]].append(packed.neg(site["packed"]["log_prob"]))
+    dice = Dice(guide_trace, ordering)
+    return {
+        name: dice.compute_expectation(here) * (1 if name == "reconstruction" else -1)
+        for name, here in named.items()
+    }

@@ -1,0 +1,154 @@
+"""The terms of the objective, written out in PyTorch.
+
+Shapes: B batch, K categories, D latent dimensions, X features, S samples.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, kl_divergence
+
+from guides.guide import Posterior
+from guides.relaxed import Relaxed
+from models import CatVAE
+
+Terms = dict[str, Tensor]
+"""Named terms, each a sum over the batch in nats."""
+
+SIGNS = {
+    "reconstruction": 1,
+    "kl_z": -1,
+    "kl_c": -1,
+    "information_bound": 1,
+    "marginal_entropy": 1,
+    "conditional_entropy": -1,
+    "consistency": -1,
+}
+"""Each term, and whether the objective grows (1) or shrinks (-1) with it."""
+
+ELBO_TERMS = ("reconstruction", "kl_z", "kl_c")
+REAL_TERMS = ("marginal_entropy", "conditional_entropy", "consistency")
+
+
+def direct_terms(
+    model: CatVAE, posterior: Posterior, x: Tensor, particles: int = 1, decoded: int = 0
+) -> Terms:
+    """The terms of the ELBO for x (B, X), as sums over the batch in nats.
+
+    :param posterior: q(c, z | x) of the same examples.
+    :param particles: draws of z for each category and example.
+    :param decoded: how many categories of each example to decode for certain; 0 decodes all.
+    """
+    log_q = posterior.category.logits.mT
+    categories = log_q.shape[0]
+    if 0 < decoded < categories - 1:
+        c, q = likeliest_and_one(log_q, decoded)
+    else:
+        c, q = torch.arange(categories, device=x.device).unsqueeze(-1), log_q.exp()
+    latent, component = posterior.latent(c), model.prior.component(c)
+    z = latent.rsample((particles,))
+    log_likelihood = model.decoder(z).log_prob(x).mean(0)
+    if model.kl == "analytic":
+        kl_z = kl_divergence(latent, component)
+    else:
+        kl_z = (latent.log_prob(z) - component.log_prob(z)).mean(0)
+    log_p = model.prior.category().logits.unsqueeze(-1)
+    return {
+        "reconstruction": _expectation(q, log_likelihood),
+        "kl_z": _expectation(q, kl_z),
+        "kl_c": (log_q.exp() * (log_q - log_p)).sum(),
+    }
+
+
+def likeliest_and_one(log_q: Tensor, decoded: int) -> tuple[Tensor, Tensor]:
+    """Categories and weights that stand for all K without bias (Liu et al. 2019, equation 8).
+
+    The ``decoded`` likeliest categories weigh q(c | x). One more, drawn from the rest in
+    proportion to q(c | x), weighs all that the rest holds; a factor of value one carries the
+    score function's gradient. So weighted sums and their gradients are right on average.
+
+    :param log_q: log q(c | x), (K, B).
+    :returns: c (decoded + 1, B) and weights of the same shape.
+    """
+    top = log_q.detach().topk(decoded, dim=0).indices
+    rest = log_q.detach().scatter(0, top, -math.inf)
+    # The Gumbel trick draws from the rest without a multinomial, which no CUDA graph can hold.
+    gumbel = -torch.empty_like(rest).exponential_().log()
+    drawn = (rest + gumbel).argmax(0, keepdim=True)
+    c = torch.cat([top, drawn])
+    chosen = log_q.gather(0, c)
+    held = torch.cat([chosen[:decoded].detach(), rest.logsumexp(0, keepdim=True)])
+    return c, (held + chosen - chosen.detach()).exp()
+
+
+def _expectation(weights: Tensor, values: Tensor) -> Tensor:
+    """sum_c,b w_cb v_cb for weights that add up to one over c.
+
+    The likeliest category's value is taken off every other and put back: with drawn categories
+    that is a control variate for the weights' gradient, and with all of them it changes nothing.
+    """
+    base = values[:1].detach()
+    return (weights * (values - base)).sum() + base.sum()
+
+
+def relaxed_terms(model: CatVAE, guide: Relaxed, posterior: Posterior, x: Tensor) -> Terms:
+    """The terms where one mixture of the K codes is decoded. No bound: see :class:`Relaxed`."""
+    c = torch.arange(guide.categories, device=x.device).unsqueeze(-1)
+    latent, component = posterior.latent(c), model.prior.component(c)
+    z = torch.einsum("bk,kbd->bd", guide.mix(posterior.category.logits), latent.rsample())
+    log_q = posterior.category.logits.mT
+    log_p = model.prior.category().logits.unsqueeze(-1)
+    q = log_q.exp()
+    return {
+        "reconstruction": model.decoder(z).log_prob(x).sum(),
+        "kl_z": (q * kl_divergence(latent, component)).sum(),
+        "kl_c": (q * (log_q - log_p)).sum(),
+    }
+
+
+def elbo(terms: Mapping[str, Any]) -> Any:
+    """The evidence lower bound: ``terms`` without the information bound and without weights."""
+    return terms["reconstruction"] - sum(v for k, v in terms.items() if k.startswith("kl_"))
+
+
+def information_bound(model: Any, guide: Any, number: int) -> Tensor:
+    """E_p(c,z,x)[log q(c|x)] + H(p(c)), times ``number``, in nats.
+
+    At most I(c; x), so at most log K an example under a uniform p(c). z and x carry their
+    gradients to the decoder; where p(c) is learned, a factor of value one carries the draws'.
+
+    :param number: how many examples to generate.
+    :raises TypeError: where the model cannot generate or the guide has no classifier.
+    """
+    if not hasattr(model, "generate") or not hasattr(guide, "critic"):
+        raise TypeError(
+            "the information bound needs model.generate(number) and guide.critic(x), as "
+            "models.CatVAE and guides.guide.Guide have them; information_weight=0 needs neither"
+        )
+    c, _, x = model.generate(number)
+    category = model.prior.category()
+    log_p = category.log_prob(c)
+    log_q = guide.critic(x).log_prob(c)
+    return ((log_p - log_p.detach()).exp() * log_q).sum() + number * category.entropy()
+
+
+def real_terms(guide: Any, category: Categorical, view: Tensor | None) -> Terms:
+    """What q(c | x) says of real examples, as sums over the batch in nats.
+
+    :param category: q(c | x), batch shape (B,).
+    :param view: another look at the same examples (B, X).
+    """
+    log_q = category.logits
+    number = log_q.shape[0]
+    log_marginal = log_q.logsumexp(0) - math.log(number)
+    terms = {
+        "marginal_entropy": -(log_marginal.exp() * log_marginal).sum() * number,
+        "conditional_entropy": -(log_q.exp() * log_q).sum(),
+    }
+    if view is not None:
+        fixed = log_q.detach()
+        terms["consistency"] = (fixed.exp() * (fixed - guide.category(view).logits)).sum()
+    return terms

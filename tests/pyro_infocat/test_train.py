@@ -1,0 +1,217 @@
+"""The training loop's parts, and that it keeps away from the test split."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyro_infocat import build
+from pyro_infocat.arguments import parse
+from pyro_infocat.data import DataSet, Split, digits
+from pyro_infocat.errors import UserError
+from pyro_infocat.record import Record, flat
+from pyro_infocat.settings import HISTORY, Component, Settings
+from pyro_infocat.train import (
+    CHECK_EVERY,
+    Ledger,
+    held_out_elbo,
+    interpolate,
+    rate,
+    train,
+    validation_split,
+    waited,
+)
+from pyro_infocat.views import Same
+from tests.brief import SMALL
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+def settings(**changes: Any) -> Settings:
+    return replace(parse([*SMALL, "--epochs", "3"])[0], **changes)
+
+
+def fit(chosen: Settings, data: DataSet, folder: str = "out") -> list[dict[str, float]]:
+    torch.manual_seed(0)
+    model, guide, view = build.build(chosen, torch.device("cpu"))
+    record = Record(Path(folder))
+    record.create(chosen)
+    return train(chosen, data, model, guide, view, record)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "value"), [(0, 2.0), (2, 2.0), (3, 3.0), (4, 4.0), (5, 3.0), (6, 2.0), (99, 2.0)]
+)
+def test_a_schedule_joins_its_points_by_straight_lines(epoch: int, value: float) -> None:
+    assert interpolate([[2, 2], [4, 4], [6, 2]], epoch) == pytest.approx(value)
+
+
+def test_a_schedule_of_one_point_is_constant() -> None:
+    assert interpolate([[5, 0.5]], 0) == interpolate([[5, 0.5]], 9) == 0.5
+
+
+def test_the_learning_rate_falls_by_half_a_cosine() -> None:
+    cosine = settings(anneal="cosine", epochs=4)
+    found = [rate(cosine, epoch) for epoch in range(4)]
+    assert found == pytest.approx([1, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])
+    assert [rate(settings(), epoch) for epoch in range(4)] == [1, 1, 1, 1]
+
+
+def test_weights_and_rates_reach_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A term weighed 0 in every epoch might as well not be there; the rate is the optimiser's."""
+    seen: list[float] = []
+    step = torch.optim.Adam.step
+
+    def look(self: torch.optim.Adam) -> None:
+        seen.append(self.param_groups[0]["lr"])
+        step(self)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", look)
+    schedules = {"information_bound": [[1.0, 0.0], [2.0, 1.0]]}
+    chosen = settings(anneal="cosine", schedules=schedules, batch_size=2000)
+    history = fit(chosen, digits())
+    assert ["information_bound" in row for row in history] == [False, False, True]
+    assert seen == pytest.approx([1e-3, 0.75e-3, 0.25e-3])
+
+
+def test_the_ledger_averages_over_examples() -> None:
+    ledger = Ledger(0)
+    ledger.enter({"reconstruction": torch.tensor(-30.0), "kl_z": torch.tensor(3.0)}, 3)
+    ledger.enter({"reconstruction": torch.tensor(-10.0), "kl_z": torch.tensor(1.0)}, 1)
+    ledger.close()
+    assert ledger.means() == {"reconstruction": -10, "kl_z": 1, "elbo": -11}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", [1, CHECK_EVERY, CHECK_EVERY + 7])
+def test_the_ledger_names_term_step_and_epoch(value: float, step: int) -> None:
+    ledger = Ledger(4)
+
+    def go_on() -> None:
+        for number in range(1, 2 * CHECK_EVERY):
+            last = value if number == step else 1.0
+            ledger.enter({"kl_z": torch.tensor(1.0), "kl_c": torch.tensor(last)}, 1)
+        ledger.close()
+
+    with pytest.raises(UserError, match=rf"step {step} of epoch 5: kl_c is {value}; .*kept"):
+        go_on()
+
+
+def test_the_ledger_names_a_parameter() -> None:
+    module = nn.Linear(2, 2)
+    ledger = Ledger(0)
+    ledger.enter({"kl_z": torch.tensor(1.0)}, 1)
+    ledger.close(module)
+    module.bias.data[1] = math.inf
+    with pytest.raises(UserError, match="step 1 of epoch 1: the parameter bias is not finite"):
+        ledger.close(module)
+
+
+def test_the_validation_share_is_held_out() -> None:
+    split = Split(torch.arange(200, dtype=torch.uint8).unsqueeze(1), torch.arange(200), 256)
+    chosen = settings(patience=1, validation=0.25)
+    fitted, held_out = validation_split(split, chosen)
+    assert held_out is not None
+    assert len(held_out) == 50
+    assert sorted([*fitted.labels.tolist(), *held_out.labels.tolist()]) == list(range(200))
+    assert torch.equal(fitted.pixels[:, 0], fitted.labels.to(torch.uint8))
+    # The same share for a resumed run, another for another seed.
+    torch.manual_seed(3)
+    again, other = (validation_split(split, replace(chosen, seed=seed))[1] for seed in (0, 1))
+    assert again is not None
+    assert other is not None
+    assert torch.equal(again.labels, held_out.labels)
+    assert not torch.equal(other.labels, held_out.labels)
+
+
+def test_nothing_is_held_out_without_patience() -> None:
+    split = digits().train
+    assert validation_split(split, settings()) == (split, None)
+
+
+def test_a_validation_share_that_leaves_nothing() -> None:
+    split = digits().train.part(torch.arange(3))
+    with pytest.raises(UserError, match=r"--validation 0.9: leaves nothing"):
+        validation_split(split, settings(patience=1, validation=0.9))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "epochs"), [([], 0), ([-3.0], 0), ([-3, -2], 0), ([-2, -3, -3], 2), ([-2, -2], 1)]
+)
+def test_waiting_is_counted_from_the_best_epoch(bounds: list[float], epochs: int) -> None:
+    assert waited([{"validation_elbo": bound} for bound in bounds]) == epochs
+
+
+class Forbidden:
+    """A test split that nobody may look at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"training looked at the test split's {name}")
+
+
+def test_training_and_early_stopping_never_look_at_the_test_split() -> None:
+    data = digits()
+    blind = DataSet(data.facts, data.train, Forbidden())  # type: ignore[arg-type]
+    history = fit(settings(patience=1, learning_rate=1e-30, epochs=9), blind)
+    assert len(history) == 2
+    assert "validation_elbo" in history[0]
+
+
+def test_training_never_looks_at_labels() -> None:
+    data = digits()
+    unlabelled = Split(data.train.pixels, torch.full_like(data.train.labels, -1), 17)
+    histories = [
+        fit(settings(), DataSet(data.facts, split, data.test), folder)
+        for folder, split in (("with", data.train), ("without", unlabelled))
+    ]
+    with_labels, without = ([row | {"seconds": 0} for row in history] for history in histories)
+    assert with_labels == without
+
+
+def test_the_held_out_bound_is_the_same_at_every_call_and_leaves_no_trace() -> None:
+    chosen = settings()
+    model, guide, _ = build.build(chosen, torch.device("cpu"))
+    bound = build.objective(chosen)
+    split = digits().train.part(torch.arange(100))
+    bounds = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        bounds.append(held_out_elbo(bound, model, guide, split, "grey"))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert bounds[0] == bounds[1]
+    assert model.training
+    assert guide.training
+
+
+def test_training_raises_the_bound() -> None:
+    history = fit(settings(learning_rate=3e-3, epochs=5), digits())
+    assert history[-1]["elbo"] > history[0]["elbo"] + 1
+    lines = Path("out", HISTORY).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history
+
+
+def test_a_view_is_looked_at_only_where_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(self: Same, grey: Tensor, classifier: object) -> Tensor:
+        raise AssertionError("the view was asked for")
+
+    monkeypatch.setattr(Same, "__call__", asked)
+    chosen = settings(epochs=1, view=Component("pyro_infocat.views.Same"))
+    assert len(fit(replace(chosen, weights={"consistency": 0.0}), digits(), "without")) == 1
+    with pytest.raises(AssertionError, match="asked for"):
+        fit(replace(chosen, weights={"consistency": 1.0}), digits(), "with")
+
+
+def test_nested_settings_are_flattened_as_flags_name_them() -> None:
+    nested = {"epochs": 3, "prior": {"class_path": "P", "init_args": {"scale": 2.0, "modes": [1]}}}
+    assert flat(nested) == {
+        "epochs": 3,
+        "prior.class_path": "P",
+        "prior.scale": 2.0,
+        "prior.modes": [1],
+    }

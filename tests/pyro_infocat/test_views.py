@@ -1,0 +1,135 @@
+"""Views keep to grey levels, carry no gradient, and move an example by as much as they say."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyro_infocat.data import digits
+from pyro_infocat.views import Affine, Same, View, VirtualAdversarial
+
+pytestmark = pytest.mark.usefixtures("double")
+
+
+def classifier(seed: int = 0) -> nn.Module:
+    """A random network whose q(c | x) is far from uniform."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 5))
+    for parameter in network.parameters():
+        parameter.data.mul_(3)
+    return network
+
+
+def asked(network: nn.Module):
+    return lambda x: dist.Categorical(logits=network(x))
+
+
+def never(x: Tensor) -> dist.Categorical:
+    raise AssertionError("this view has no use for a classifier")
+
+
+def images(number: int = 200) -> Tensor:
+    return digits().train.grey(slice(number))
+
+
+def test_same_is_the_same() -> None:
+    x = images()
+    assert Same()(x, never) is x
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 16), (16, 4)])
+def test_affine_keeps_shape_and_range(shape: tuple[int, int]) -> None:
+    x = images()
+    view = Affine(shape, stretch=0.5, shift=0.5)(x, never)
+    assert view.shape == x.shape
+    assert view.dtype == x.dtype
+    assert view.min() >= 0
+    assert view.max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 16)])
+def test_affine_without_a_move_is_the_identity(shape: tuple[int, int]) -> None:
+    x = images()
+    torch.testing.assert_close(Affine(shape, 0, 0)(x, never), x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("moves", [{"stretch": 0.1, "shift": 0.0}, {"stretch": 0.0, "shift": 0.1}])
+def test_affine_moves_every_image_its_own_way(moves: dict[str, float]) -> None:
+    x = images(1).expand(50, -1)
+    view = Affine((8, 8), **moves)(x, never)
+    # A normal draw that moves nothing, and two that are equal, have chance zero.
+    assert ((view - x).abs().amax(1) > 0).all()
+    assert (torch.cdist(view, view) + torch.eye(50) > 0).all()
+
+
+def test_affine_shifts_by_half_image_widths() -> None:
+    """Where the middle of a centred square goes to, 1 being half the image."""
+    x = torch.zeros(4000, 32 * 32)
+    square = x.view(-1, 32, 32)
+    square[:, 14:18, 14:18] = 1
+    view = Affine((32, 32), stretch=0, shift=0.2)(x, never).view(-1, 32, 32)
+    place = (torch.arange(32) + 0.5) / 16 - 1
+    columns = (view.sum(1) * place).sum(1) / view.sum((1, 2))
+    # The standard deviation of 4,000 draws is within 0.2 * 5 / sqrt(8000) of 0.2, but for one seed
+    # in 1,700,000; few dots leave the image.
+    assert columns.std().item() == pytest.approx(0.2, abs=0.2 * 5 / 8000**0.5)
+
+
+def test_the_adversarial_step_has_the_length_that_was_asked_for() -> None:
+    x = images()
+    view = VirtualAdversarial(epsilon=0.3, neighbour=4)(x, asked(classifier()))
+    distances = torch.cdist(x, x).sort(dim=1).values
+    torch.testing.assert_close((view - x).norm(dim=1), 0.3 * distances[:, 4])
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_batch_smaller_than_the_neighbourhood(number: int) -> None:
+    x = images(number)
+    view = VirtualAdversarial(epsilon=0.5, neighbour=10)(x, asked(classifier()))
+    farthest = torch.cdist(x, x).amax(1)
+    torch.testing.assert_close((view - x).norm(dim=1), 0.5 * farthest)
+
+
+def divergence(network: nn.Module, x: Tensor, view: Tensor) -> Tensor:
+    """KL(q(c | x) || q(c | view)) of each example."""
+    before, after = network(x).log_softmax(-1), network(view).log_softmax(-1)
+    return (before.exp() * (before - after)).sum(-1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_adversarial_step_changes_the_category_more_than_a_random_one(seed: int) -> None:
+    network, x = classifier(seed), images()
+    view = VirtualAdversarial(epsilon=0.1)(x, asked(network))
+    noise = torch.randn_like(x)
+    random = x + noise / noise.norm(dim=1, keepdim=True) * (view - x).norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        gain = divergence(network, x, view) - divergence(network, x, random)
+    # Under no effect the mean gain of 200 examples is six standard errors up in one of 1e9 tries.
+    assert gain.mean() > 6 * gain.std() / 200**0.5
+
+
+@pytest.mark.parametrize(
+    "view", [Affine((8, 8)), VirtualAdversarial(), Same()], ids=lambda v: type(v).__name__
+)
+def test_no_gradient_flows(view: View) -> None:
+    network, x = classifier(), images(20)
+    look = view(x, asked(network))
+    assert not look.requires_grad
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_adversarial_step_needs_no_gradient_around_it() -> None:
+    network, x = classifier(), images(20)
+    torch.manual_seed(1)
+    expected = VirtualAdversarial()(x, asked(network))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        found = VirtualAdversarial()(x, asked(network))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_classifier_without_a_direction_leaves_the_example_alone() -> None:
+    network, x = classifier(), images(20)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    torch.testing.assert_close(VirtualAdversarial()(x, asked(network)), x)
