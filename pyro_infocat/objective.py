@@ -113,11 +113,7 @@ class InfoCatELBO(TraceEnum_ELBO):
         terms: Terms = {}
         category = None
         if any(self.weights[name] for name in ELBO_TERMS):
-            if (
-                isinstance(model, CatVAE)
-                and isinstance(guide, Guide)
-                and self._direct(model, guide)
-            ):
+            if self._written_out(model, guide):
                 posterior = guide.posterior(x)
                 category = posterior.category
                 if isinstance(guide, Relaxed):
