@@ -88,7 +88,7 @@ def plain_torch(model: CatVAE, guide: Enumerated) -> Step:
         c = torch.searchsorted(prior.category().probs.cumsum(-1), points)
         c = c.clamp_max(prior.categories - 1)
         mean = network(modes[c] + torch.randn_like(modes[c])).sigmoid()
-        draw = torch.bernoulli(mean.detach()) + mean - mean.detach()
+        draw = (torch.rand_like(mean) < mean).to(mean.dtype) + (mean - mean.detach())
         log_q = guide.classifier(guide.encoder(draw)).log_softmax(-1)
         return log_q.gather(1, c[:, None]).sum() + len(x) * math.log(prior.categories)
 

@@ -23,13 +23,13 @@ class MLP(Encoder):
     :param features: X.
     :param hidden: widths of the layers; the last is H.
     :param norm: batch normalisation before each ReLU; every pass in training counts.
-    :raises ValueError: where no layer is given.
+    :raises ValueError: where no layer is given, or one of no width.
     """
 
     def __init__(self, features: int, hidden: Sequence[int] = (400,), norm: bool = False) -> None:
         super().__init__()
-        if not hidden:
-            raise ValueError("hidden must name at least one layer, for example [400]")
+        if not hidden or min(hidden) < 1:
+            raise ValueError(f"hidden must name widths of at least 1, as [400], not {list(hidden)}")
         layers: list[nn.Module] = []
         for before, after in pairwise([features, *hidden]):
             layers += [nn.Linear(before, after), nn.BatchNorm1d(after) if norm else nn.Identity()]

@@ -41,6 +41,7 @@ class MLP(Decoder):
     :param features: X.
     :param likelihood: what the output describes.
     :param hidden: widths of the hidden layers.
+    :raises ValueError: for a layer of no width.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class MLP(Decoder):
         hidden: Sequence[int] = (400,),
     ) -> None:
         super().__init__(likelihood)
+        if hidden and min(hidden) < 1:
+            raise ValueError(f"hidden must be widths of at least 1, as [400], not {list(hidden)}")
         widths = [latent, *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):

@@ -93,7 +93,8 @@ class BernoulliPixels(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         mean = self.mean.expand(self.shape(sample_shape))
-        draw = torch.bernoulli(mean.detach())
+        # A comparison lets NaN through to the term that reports it; torch.bernoulli would raise.
+        draw = (torch.rand_like(mean) < mean).to(mean.dtype)
         return draw + (mean - mean.detach())
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ def objective(settings: Settings) -> InfoCatELBO:
 
     :raises UserError: for a term that does not exist or a negative weight.
     """
+    if "information_bound" in settings.weights:
+        raise UserError("--weights: information_bound has a flag of its own, --information_weight")
     with blame("--weights"):
         bound = InfoCatELBO(
             settings.information_weight,

@@ -71,7 +71,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     history = train(settings, data, model, guide, view, record, checkpoint)
     model.eval(), guide.eval()
     seconds = sum(row["seconds"] for row in history)
-    metrics = evaluate(model, guide, bound, data, seen, settings.nll_samples, settings.seed)
+    metrics = evaluate(model, guide, data, seen, settings.nll_samples, settings.seed)
     metrics |= {
         "epochs": len(history),
         "train_seconds": seconds,

@@ -99,7 +99,8 @@ def test_recurrent_by_hand() -> None:
     torch.testing.assert_close(encoder(x.flatten()), torch.cat(states))
 
 
-def test_mlp_needs_a_layer() -> None:
-    message = "hidden must name at least one layer, for example [400]"
+@pytest.mark.parametrize("hidden", [[], [0], [4, -1]])
+def test_mlp_needs_layers_of_some_width(hidden: list[int]) -> None:
+    message = f"hidden must name widths of at least 1, as [400], not {hidden}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        MLP(6, [])
+        MLP(6, hidden)

@@ -108,3 +108,9 @@ def test_every_parameter_is_used(kind: type[Decoder]) -> None:
     for name, parameter in decoder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_mlp_refuses_a_layer_of_no_width() -> None:
+    message = r"^hidden must be widths of at least 1, as \[400\], not \[0\]$"
+    with pytest.raises(ValueError, match=message):
+        MLP(LATENT, 4, Bernoulli(), [0])

@@ -858,3 +858,8 @@ def test_a_real_command() -> None:
     assert output == ""
     assert error.startswith("error: --prior: models.priors.Orthogonal takes no 'sale'")
     assert error.count("\n") == 1
+
+
+def test_the_information_weight_has_one_place(refuse: Refuse) -> None:
+    message = refuse("--weights", "{information_bound: 3}")
+    assert message == "--weights: information_bound has a flag of its own, --information_weight"

@@ -24,7 +24,6 @@ from pyro_infocat.evaluate import (
     log_likelihood,
     mean_terms,
 )
-from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.terms import elbo
 
 # Clustering.
@@ -213,7 +212,7 @@ def test_one_sample_is_on_average_the_elbo_with_c_summed_out() -> None:
         model, guide, x = crooked(2)
         many = x.repeat(4000, 1)
         single = log_likelihood(model, guide, many, 1)
-        bound = elbo(mean_terms(model, guide, InfoCatELBO(), many))
+        bound = elbo(mean_terms(model, guide, many))
     assert single.mean() > bound
 
 
@@ -330,13 +329,12 @@ def test_evaluation_repeats_itself_and_leaves_no_trace(
     decoder = decoders.MLP(prior.latent, data.features, likelihoods.Bernoulli(), [8])
     model = CatVAE(prior, decoder)
     guide = Enumerated(partial(encoders.MLP, data.features, [8]), 6, prior.latent, 8)
-    bound = InfoCatELBO()
     found = []
     for start, seed in ((1, 0), (2, 0), (3, 1)):
         torch.manual_seed(start)
         np.random.seed(start)
         before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tolist()
-        found.append(evaluate.evaluate(model, guide, bound, data, "binary", 3, seed))
+        found.append(evaluate.evaluate(model, guide, data, "binary", 3, seed))
         assert torch.equal(torch.get_rng_state(), before)
         assert np.random.get_state()[1].tolist() == numpy_before
     assert found[0] == found[1]
@@ -354,7 +352,7 @@ def test_mean_terms_are_means_over_examples() -> None:
     with torch.no_grad():
         model, guide, _ = crooked(2)
         x = torch.randint(2, (1700, 4)).double()
-        found = mean_terms(model, guide, InfoCatELBO(), x)
+        found = mean_terms(model, guide, x)
         category, latent = guide.posterior(x)
         every = torch.arange(3).unsqueeze(-1)
         kl_z = kl_divergence(latent(every), model.prior.component(every))
