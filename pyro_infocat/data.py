@@ -62,10 +62,13 @@ class Split:
         grey = self.grey()
         return torch.bernoulli(grey.cpu(), generator=generator).to(grey.device)
 
+    def shuffled(self) -> Tensor:
+        """The indices of all examples in a new order (N,), on the data's device."""
+        return torch.randperm(len(self), device=self.pixels.device)
+
     def batches(self, size: int) -> Iterator[Tensor]:
         """Grey levels of the split once, shuffled, in batches (B, X); the last may be smaller."""
-        order = torch.randperm(len(self), device=self.pixels.device)
-        for index in order.split(size):
+        for index in self.shuffled().split(size):
             yield self.grey(index)
 
     def part(self, index: Tensor) -> "Split":

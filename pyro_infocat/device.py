@@ -4,6 +4,7 @@ import re
 
 import torch
 
+from pyro_infocat import processes
 from pyro_infocat.errors import UserError
 
 
@@ -18,7 +19,9 @@ def pick(name: str) -> torch.device:
     if torch.backends.mps.is_available():
         there.append("mps")
     if name == "auto":
-        return torch.device("cuda" if "cuda" in there else "mps" if "mps" in there else "cpu")
+        name = "cuda" if "cuda" in there else "mps" if "mps" in there else "cpu"
+    if name == "cuda" and "cuda" in there and processes.world() > 1:
+        name = f"cuda:{processes.local_rank()}"
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise UserError(f"--device: no device '{name}'; choose auto, cpu, cuda, cuda:N or mps")
     if name not in there:

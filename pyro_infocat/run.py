@@ -1,5 +1,6 @@
 """``python -m pyro_infocat.run``: data, model, guide, training, evaluation, figures."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     import torch
     import torchvision
 
-    from pyro_infocat import build, figures
+    from pyro_infocat import build, figures, processes
     from pyro_infocat.data import load
     from pyro_infocat.device import pick
     from pyro_infocat.evaluate import evaluate
@@ -64,11 +65,15 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
     build.check_fit(settings, model, guide, view, bound, data.train.fixed(seen))
-    if checkpoint is None:
+    if checkpoint is None and processes.rank() == 0:
         record.create(settings)
 
     set_validation(False)
+    processes.join(device)
     history = train(settings, data, model, guide, view, record, checkpoint)
+    processes.leave()
+    if processes.rank() > 0:
+        return
     model.eval(), guide.eval()
     seconds = sum(row["seconds"] for row in history)
     metrics = evaluate(model, guide, data, seen, settings.nll_samples, settings.seed)
@@ -94,7 +99,8 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {message}", file=sys.stderr)
     return 2
 
 

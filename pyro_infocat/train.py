@@ -5,8 +5,8 @@ Shapes: B batch, X features.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from guides.guide import Guide
 from models import CatVAE
-from pyro_infocat import build
+from pyro_infocat import build, processes
 from pyro_infocat.data import DataSet, Observation, Split, observe
 from pyro_infocat.errors import UserError
 from pyro_infocat.objective import InfoCatELBO
@@ -52,24 +52,29 @@ def train(
     fitted, held_out = validation_split(data.train, settings)
     bound = build.objective(settings)
     module = bound(model, guide).train()
-    optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
+    # The parameters of a term without weight have no gradient in that epoch.
+    parallel = processes.wrap(module, some_unused=bool(settings.schedules))
+    optimizer = adam(module.parameters(), settings.learning_rate)
     history: History = []
     if checkpoint is not None:
         history = restore(checkpoint, model, guide, optimizer)
-    else:
+    elif processes.rank() == 0:
         # From here on there is always something to resume.
         record.save(snapshot(0, model, guide, optimizer), history)
+    if processes.rank() > 0:
+        # The first process keeps the run's own random numbers; the others need different noise.
+        torch.manual_seed(hash((settings.seed, processes.rank(), len(history))) % 2**32)
     constants = dict(bound.weights)
     steps = math.ceil(len(fitted) / settings.batch_size)
 
     with (
-        SummaryWriter(record.folder, purge_step=len(history) + 1) as board,
+        board_of(record, len(history)) as board,
         tqdm(
             total=settings.epochs * steps,
             initial=len(history) * steps,
             unit="step",
             # No bar where there is no terminal: stderr is then for errors alone.
-            disable=None,
+            disable=True if processes.rank() > 0 else None,
         ) as bar,
     ):
         for epoch in range(len(history), settings.epochs):
@@ -84,20 +89,27 @@ def train(
                 group["lr"] = settings.learning_rate * rate(settings, epoch)
 
             ledger = Ledger(epoch)
-            for grey in fitted.batches(settings.batch_size):
+            for index in processes.shared(fitted.shuffled()).split(settings.batch_size):
+                if len(index) < processes.world():
+                    continue
+                grey = fitted.grey(processes.mine(index))
                 x = observe(grey, seen)
                 look = None
                 if bound.weights["consistency"]:
                     look = observe(view(grey, guide.category), seen)
                 try:
-                    loss = module(x, look) / len(x)
+                    # Processes average their gradients; the sum over the whole batch is meant.
+                    loss = parallel(x, look) * processes.world() / len(index)
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                 except (RuntimeError, ValueError) as error:
                     ledger.close(module)
-                    raise ledger.stop(diagnose(error, bound, model, guide, x), 1) from error
-                ledger.enter(bound.terms, len(x))
+                    reason = diagnose(error, bound, model, guide, x)
+                    if reason is None:
+                        raise
+                    raise ledger.stop(reason, 1) from error
+                ledger.enter(bound.terms, len(index))
                 bar.update()
 
             ledger.close(module)
@@ -106,12 +118,27 @@ def train(
                 row["validation_elbo"] = held_out_elbo(bound, model, guide, held_out, seen)
             row["seconds"] = time.perf_counter() - began
             history.append(row)
-            record.save(snapshot(epoch + 1, model, guide, optimizer), history)
-            for name, value in row.items():
-                if name != "epoch":
-                    board.add_scalar(name, value, epoch + 1)
+            if board is not None:
+                record.save(snapshot(epoch + 1, model, guide, optimizer), history)
+                for name, value in row.items():
+                    if name != "epoch":
+                        board.add_scalar(name, value, epoch + 1)
             bar.set_postfix_str(brief(row))
     return history
+
+
+def board_of(record: Record, epochs: int) -> AbstractContextManager[SummaryWriter | None]:
+    """TensorBoard's writer after so many epochs, in the one process that writes."""
+    if processes.rank() > 0:
+        return nullcontext()
+    return SummaryWriter(record.folder, purge_step=epochs + 1)
+
+
+def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
+    """Adam, as one kernel where the device has one."""
+    parameters = list(parameters)
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return torch.optim.Adam(parameters, lr=rate, fused=fused)
 
 
 class Ledger:
@@ -142,7 +169,7 @@ class Ledger:
         :raises UserError: at the first term or parameter that is not finite.
         """
         if self.open:
-            rows = torch.stack(self.open)
+            rows = processes.total(torch.stack(self.open))
             wrong = (~rows.isfinite()).nonzero()
             if len(wrong):
                 row, column = wrong[0].tolist()
@@ -171,16 +198,18 @@ class Ledger:
         return {name: mean.item() for name, mean in means.items()}
 
 
-def diagnose(error: Exception, bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> str:
-    """Which term of the bound is not finite on x (B, X), or else the error itself.
+def diagnose(
+    error: Exception, bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor
+) -> str | None:
+    """Which number ran out of range in a step on x (B, X); None where the error is another's.
 
-    A draw from NaN raises before its term can say so.
+    A draw from NaN raises before its term can say so, and so does a step beyond the largest float.
     """
     with suppress(RuntimeError, ValueError), torch.no_grad():
         for name, term in bound.bound_terms(model, guide, x).items():
             if not term.isfinite():
                 return f"{name} is {term.item()}"
-    return f"{type(error).__name__}: {error}"
+    return str(error) if "overflow" in str(error) else None
 
 
 def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | None]:

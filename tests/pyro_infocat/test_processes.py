@@ -1,0 +1,107 @@
+"""Two processes under torchrun do what one does with the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.run import main
+from pyro_infocat.settings import CHECKPOINT, HISTORY, METRICS, ROOT
+from tests import two_processes
+
+BRIEF = ["--epochs", "2", "--nll_samples", "2"]
+
+
+def torchrun(*command: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.run(
+        [*start, "--nproc-per-node", str(processes), *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of two processes wrote."""
+    folder = tmp_path_factory.mktemp("processes")
+    done = torchrun(str(ROOT / "tests" / "two_processes.py"), str(folder))
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.usefixtures("double")
+def test_loss_and_gradients_are_those_of_one_process(both: list[dict]) -> None:
+    model, guide = two_processes.parts()
+    module = InfoCatELBO()(model, guide)
+    x = two_processes.batch()
+    loss = torch.zeros(())
+    for rank in (0, 1):
+        two_processes.noise(rank)
+        loss = loss + module(x[rank::2]) / len(x)
+    loss.backward()
+    for result in both:
+        torch.testing.assert_close(result["loss"], loss.detach(), rtol=1e-6, atol=1e-6)
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(
+                result["gradients"][name], parameter.grad, rtol=1e-6, atol=1e-6
+            )
+
+
+def test_weights_are_equal_on_both_processes_after_a_hundred_steps(both: list[dict]) -> None:
+    first, second = (result["after"] for result in both)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_a_run_on_two_processes_resumes_on_one_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "run"
+    run = ["-m", "pyro_infocat.run", "--out", str(out), *BRIEF]
+    done = torchrun(*run)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (out / HISTORY).read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert 0 < json.loads((out / METRICS).read_text())["accuracy"] <= 1
+    assert len(list(out.glob("events*"))) == 1
+
+    checkpoint = torch.load(out / CHECKPOINT, weights_only=True)
+    back = checkpoint | {"epoch": 1, "history": checkpoint["history"][:1]}
+    for again in (lambda: main([*run[2:], "--resume", "true"]), lambda: resumed(run)):
+        torch.save(back, out / CHECKPOINT)
+        assert again() == 0
+        rows = [json.loads(line) for line in (out / HISTORY).read_text().splitlines()]
+        assert [row["epoch"] for row in rows] == [1, 2]
+
+
+def resumed(run: list[str]) -> int:
+    return torchrun(*run, "--resume", "true").returncode
+
+
+def test_terms_are_means_over_the_whole_batch(tmp_path: Path) -> None:
+    """Nearly the same after an epoch, whatever the number of processes: noise alone differs."""
+    means = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        run = ["-m", "pyro_infocat.run", "--out", str(out), "--epochs", "1", "--nll_samples", "2"]
+        done = torchrun(*run, processes=processes)
+        assert done.returncode == 0, done.stderr
+        means.append(json.loads((out / HISTORY).read_text())["reconstruction"])
+    assert abs(means[0] - means[1]) < 0.05 * abs(means[0])
+
+
+def test_an_error_is_told_once() -> None:
+    done = torchrun("-m", "pyro_infocat.run", "--epochs", "0")
+    assert done.returncode != 0
+    assert done.stderr.count("error: --epochs") == 1
