@@ -1,6 +1,6 @@
 """How long a training step takes: this project, plain Pyro, plain PyTorch, and the soft code.
 
-    python -m benchmarks.step_time [--device cuda] [--out benchmarks/results/step_time.json]
+    python -m benchmarks.step_time [--device cuda] [--write]
 
 Every contender has the same networks with the same parameters, the same maths (the enumerated
 bound with a sampled KL, and the information bound) and Adam. Before anything is timed, the first
@@ -14,12 +14,12 @@ import copy
 import functools
 import json
 import math
+import os
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pyro
 import torch
@@ -30,10 +30,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from guides import Enumerated, SoftCode, encoders
 from guides.guide import LOG_SCALE_BOUND, Guide
 from models import CatVAE, decoders, likelihoods, priors
+from pyro_infocat.benchmark import with_table
 from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.settings import ROOT
 from pyro_infocat.terms import information_bound
 from pyro_infocat.train import set_validation
 
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "cost.md"
 FEATURES, DELTA = 784, 2
 CASES = {
     "K=10 B=128 H=400": (10, 128, 400),
@@ -157,7 +161,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", action="store_true", help="the results and docs/cost.md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     set_validation(False)
@@ -172,15 +176,33 @@ def main() -> None:
         ours = results[case]["pyro_infocat"]
         for name in ("plain PyTorch", "plain Pyro"):
             print(f"    ours over {name}: {ours / results[case][name]:.2f}")
-    if options.out:
+    if options.write:
         machine = {
-            "processor": platform.processor() or platform.machine(),
             "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+            "cores": os.cpu_count(),
             "threads": options.threads,
+            "python": platform.python_version(),
             "torch": torch.__version__,
             "pyro": pyro.__version__,
         }
-        options.out.write_text(json.dumps({"machine": machine, "ms": results}, indent=1) + "\n")
+        file = RESULTS / f"step_time_{torch.device(options.device).type}.json"
+        file.write_text(json.dumps({"machine": machine, "ms": results}, indent=1) + "\n")
+        DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table(), "steps"))
+
+
+def table() -> str:
+    """The committed results as Markdown."""
+    names = ("pyro_infocat", "plain Pyro", "plain PyTorch", "soft code")
+    lines = ["| machine | case | " + " | ".join(names) + " | over PyTorch | over Pyro |"]
+    lines.append("|" + " --- |" * 8)
+    for file in sorted(RESULTS.glob("step_time_*.json")):
+        record = json.loads(file.read_text())
+        machine = "{device}, {threads} threads, torch {torch}".format(**record["machine"])
+        for case, times in record["ms"].items():
+            cells = [machine, case, *(f"{times[name]:.2f}" for name in names)]
+            cells += [f"{times[names[0]] / times[other]:.2f}" for other in (names[2], names[1])]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-"""The lines between which a document holds its table."""
 
 COLUMNS = {
     "accuracy": ("accuracy", "{:.3f}", max),
@@ -119,11 +117,12 @@ def _cell(runs: Iterable[dict[str, Any]], name: str) -> str:
     return f"{mean} ± {spread} (worst {form.format(worst)})"
 
 
-def with_table(readme: str, content: str) -> str:
-    """The README with the table between its two markers."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+def with_table(document: str, content: str, name: str = "results") -> str:
+    """A document with ``content`` between the two comments of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = document.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import estimators, step_time
 from pyro_infocat import benchmark, run, sample
 from tests.tiny import write_tiny_mnist
 
@@ -93,6 +94,14 @@ def test_ci_runs_the_readmes_test_command() -> None:
 def test_tables_are_the_committed_results(document: str, results: Path) -> None:
     text = (ROOT / document).read_text()
     assert text == benchmark.with_table(text, benchmark.table(results))
+
+
+def test_tables_of_estimators_and_steps_are_the_committed_results() -> None:
+    for document, content in estimators.documents().items():
+        text = document.read_text()
+        assert text == benchmark.with_table(text, content, "estimators")
+    text = step_time.DOCUMENT.read_text()
+    assert text == benchmark.with_table(text, step_time.table(), "steps")
 
 
 def test_code_in_the_documents_is_short() -> None:
