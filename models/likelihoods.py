@@ -38,7 +38,7 @@ class Likelihood(nn.Module, ABC):
 
 
 class BernoulliLogMass(torch.autograd.Function):
-    """sum_x log p(x | logits) for logits (..., X) and x of a shape that broadcasts: (...).
+    """sum_x log p(x | logits) for logits (..., X) and x of a shape that expands to theirs: (...).
 
         log p = (x - 1/2) l - |l| / 2 + log sigmoid(|l|)
 
@@ -105,7 +105,8 @@ class BernoulliPixels(TorchDistribution):
             self._validate_sample(value)
         if value.requires_grad:
             return (value * self.logits - softplus(self.logits)).sum(-1)
-        return BernoulliLogMass.apply(self.logits, value)
+        shape = torch.broadcast_shapes(value.shape, self.logits.shape)
+        return BernoulliLogMass.apply(self.logits.expand(shape), value)
 
 
 class Bernoulli(Likelihood):
