@@ -134,7 +134,8 @@ def main() -> None:
     module = bound(model, guide)
     adam = torch.optim.Adam(module.parameters(), 1e-3)
     for _ in range(EPOCHS):
-        for x in data.train.batches(BATCH):
+        for index in data.train.shuffled().split(BATCH):
+            x = data.train.grey(index)
             adam.zero_grad()
             (module(x) / len(x)).backward()
             adam.step()

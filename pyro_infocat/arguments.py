@@ -30,6 +30,16 @@ DEFAULTS = {
     "view": "pyro_infocat.views.Same",
 }
 
+BASES = {
+    "prior": "models.priors.Prior",
+    "likelihood": "models.likelihoods.Likelihood",
+    "decoder": "models.decoders.Decoder",
+    "encoder": "guides.encoders.Encoder",
+    "guide": "guides.guide.Guide",
+    "view": "pyro_infocat.views.View",
+}
+"""What each part must be a subclass of, by path: importing them takes torch's seconds."""
+
 GIVEN = {"categories", "latent", "features", "shape", "levels", "prior", "likelihood", "encoder"}
 """Constructor arguments that the run supplies from the data and from the other parts."""
 
@@ -100,6 +110,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     config, data = _peek(argv)
+    _check_plain(argv, config)
     preset = Path(config) if config else ROOT / "runs" / f"{DATA_SETS[data].preset}.yaml"
     parser = build_parser(None if config else preset)
     try:
@@ -118,23 +129,11 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
     return settings, Path(out), namespace.resume
 
 
-def build_parser(preset: Path | None) -> ArgumentParser:
-    """The parser, with a preset under the flags."""
-    from guides.encoders import Encoder
-    from guides.guide import Guide
-    from models.decoders import Decoder
-    from models.likelihoods import Likelihood
-    from models.priors import Prior
-    from pyro_infocat.views import View
+def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
+    """The parser, with a preset under the flags.
 
-    bases = {
-        "prior": Prior,
-        "likelihood": Likelihood,
-        "decoder": Decoder,
-        "encoder": Encoder,
-        "guide": Guide,
-        "view": View,
-    }
+    :param light: describe the parts without importing their classes, and so without torch.
+    """
     parser = ArgumentParser(
         prog="python -m pyro_infocat.run",
         description="Train InfoCatVAE, evaluate it and draw what it learned.",
@@ -214,14 +213,49 @@ def build_parser(preset: Path | None) -> ArgumentParser:
     add("--out", type=str | None, default=None, help="default runs/<preset or data>/seed<seed>")
     add("--resume", type=bool, default=False, help="true: continue the run in --out")
     for name in COMPONENTS:
-        parser.add_subclass_arguments(
-            bases[name],
-            name,
-            skip=_given(name),
-            default={"class_path": DEFAULTS[name]},
-            help=HELP[name],
-        )
+        if light:
+            text = f"{HELP[name]}; --{name}.ARGUMENT sets one of its arguments, --{name}.help CLASS"
+            default = DEFAULTS[name]
+            add(f"--{name}", metavar="CLASS", default=default, help=f"{text} lists them")
+        else:
+            module, _, base = BASES[name].rpartition(".")
+            parser.add_subclass_arguments(
+                getattr(importlib.import_module(module), base),
+                name,
+                skip=_given(name),
+                default={"class_path": DEFAULTS[name]},
+                help=HELP[name],
+            )
     return parser
+
+
+def _check_plain(argv: Sequence[str], config: str | None) -> None:
+    """Answer --help and refuse wrong plain settings before torch is imported."""
+    parser = build_parser(None, light=True)
+    if {"-h", "--help"} & set(argv):
+        parser.parse_args(["--help"])
+    try:
+        if config:
+            content = yaml.safe_load(Path(config).read_text())
+            plain = {key: value for key, value in content.items() if key not in COMPONENTS}
+            _refuse(parser.parse_object(plain).as_dict())
+        _refuse(parser.parse_args(_without_parts(argv)).as_dict())
+    except argparse.ArgumentError as error:
+        raise UserError(explain(str(error), config, argv)) from error
+
+
+def _without_parts(argv: Sequence[str]) -> list[str]:
+    """The command line without --config, the parts and their arguments."""
+    named = "|".join(("config", "print_config", *COMPONENTS))
+    kept, skip = [], False
+    for word in argv:
+        if not skip and re.match(rf"--({named})(\.|=|$)", word):
+            skip = "=" not in word and word != "--print_config"
+        elif skip:
+            skip = False
+        else:
+            kept.append(word)
+    return kept
 
 
 def _given(part: str) -> set[str]:
@@ -272,26 +306,34 @@ def _no_data_set(name: str) -> str:
 
 def _settings(namespace: Namespace) -> Settings:
     values = namespace.as_dict()
-    for name in (field.name for field in fields(Settings)):
-        _refuse_endless(name, values[name])
+    _refuse(values)
     parts = {
         name: Component(values[name]["class_path"], values[name].get("init_args", {}))
         for name in COMPONENTS
     }
     names = {field.name for field in fields(Settings)}
-    settings = Settings(**({k: v for k, v in values.items() if k in names} | parts))
-    if settings.data not in DATA_SETS:
-        raise UserError(_no_data_set(settings.data))
+    return Settings(**({k: v for k, v in values.items() if k in names} | parts))
+
+
+def _refuse(values: dict[str, Any]) -> None:
+    """Refuse settings of the right type that no run can have.
+
+    :raises UserError: naming the first.
+    """
+    for name in (field.name for field in fields(Settings)):
+        _refuse_endless(name, values[name])
+    if values["data"] not in DATA_SETS:
+        raise UserError(_no_data_set(values["data"]))
     for name, least in LEAST.items():
-        if not getattr(settings, name) >= least:
+        if not values[name] >= least:
             raise UserError(f"--{name} {values[name]}: must be at least {least}")
-    if settings.seed > MOST_SEED:
-        raise UserError(f"--seed {settings.seed}: must be at most {MOST_SEED}")
-    if not settings.learning_rate > 0:
-        raise UserError(f"--learning_rate {settings.learning_rate}: must be above 0")
-    if not 0 < settings.validation < 1:
-        raise UserError(f"--validation {settings.validation}: must lie between 0 and 1")
-    for name, points in settings.schedules.items():
+    if values["seed"] > MOST_SEED:
+        raise UserError(f"--seed {values['seed']}: must be at most {MOST_SEED}")
+    if not values["learning_rate"] > 0:
+        raise UserError(f"--learning_rate {values['learning_rate']}: must be above 0")
+    if not 0 < values["validation"] < 1:
+        raise UserError(f"--validation {values['validation']}: must lie between 0 and 1")
+    for name, points in values["schedules"].items():
         if not points or any(len(point) != 2 for point in points):
             raise UserError(
                 f"--schedules: {name} is {points}; give [epoch, weight] pairs, such as "
@@ -301,7 +343,6 @@ def _settings(namespace: Namespace) -> Settings:
             raise UserError(
                 f"--schedules: the epochs of {name} in {points} must rise, as in [[0, 0], [10, 1]]"
             )
-    return settings
 
 
 def _refuse_endless(key: str, value: Any) -> None:

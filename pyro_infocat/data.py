@@ -4,7 +4,6 @@ Shapes: B batch, N examples, X features.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,11 +64,6 @@ class Split:
     def shuffled(self) -> Tensor:
         """The indices of all examples in a new order (N,), on the data's device."""
         return torch.randperm(len(self), device=self.pixels.device)
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """Grey levels of the split once, shuffled, in batches (B, X); the last may be smaller."""
-        for index in self.shuffled().split(size):
-            yield self.grey(index)
 
     def part(self, index: Tensor) -> "Split":
         return Split(self.pixels[index], self.labels[index], self.levels)

@@ -58,21 +58,15 @@ def test_grey_levels_reach_from_0_to_1() -> None:
     assert digits().train.grey().max() == 1
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 10, 99])
-def test_batches_hold_each_example_once(size: int) -> None:
-    split = Split(torch.arange(10, dtype=torch.uint8).unsqueeze(1), torch.zeros(10), 11)
-    batches = list(split.batches(size))
-    assert [len(batch) for batch in batches[:-1]] == [size] * (math.ceil(10 / size) - 1)
-    seen = (torch.cat(batches) * 10).round().flatten().tolist()
-    assert sorted(seen) == list(range(10))
-
-
-def test_batches_are_shuffled_anew() -> None:
-    split = Split(torch.arange(100, dtype=torch.uint8).unsqueeze(1), torch.zeros(100), 101)
-    first, second = (torch.cat(list(split.batches(10))).flatten() for _ in range(2))
+def test_an_epoch_holds_each_example_once_in_a_new_order() -> None:
+    split = ramp(100)
+    first, second = split.shuffled(), split.shuffled()
+    for order in (first, second):
+        assert sorted(order.tolist()) == list(range(100))
     # That two shuffles of 100 agree has a chance of 1 / 100!.
     assert not torch.equal(first, second)
-    assert not torch.equal(first, split.grey().flatten())
+    assert not torch.equal(first, torch.arange(100))
+    assert torch.equal(split.grey(first), split.grey()[first])
 
 
 def test_observe_draws_binary_pixels_by_their_grey_level() -> None:

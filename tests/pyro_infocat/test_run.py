@@ -3,6 +3,8 @@
 import json
 import platform
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,19 +201,24 @@ def test_a_finished_run_resumes_into_the_same_metrics(finished: Path) -> None:
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Ctrl-C in the middle of the third epoch of a run; appends how many epochs were begun."""
-    batches = Split.batches
+    """Ctrl-C in the middle of the third epoch of a run; appends the batches of each epoch."""
+    shuffled, grey = Split.shuffled, Split.grey
     begun: list[int] = []
 
-    def third(self: Split, size: int) -> Iterator[Tensor]:
-        begun.append(1)
-        for number, batch in enumerate(batches(self, size)):
-            if len(begun) == 3 and number == 1:
+    def epoch(self: Split) -> Tensor:
+        begun.append(0)
+        return shuffled(self)
+
+    def batch(self: Split, index: Tensor | slice = slice(None)) -> Tensor:
+        if begun:
+            begun[-1] += 1
+            if len(begun) == 3 and begun[-1] == 2:
                 raise KeyboardInterrupt
-            yield batch
+        return grey(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Split, "batches", third)
+        patch.setattr(Split, "shuffled", epoch)
+        patch.setattr(Split, "grey", batch)
         yield begun
 
 
@@ -385,3 +392,14 @@ def test_help_and_print_config_end_well(capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     assert "--information_weight" in printed
     assert "class_path: models.priors.Orthogonal" in printed
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--epochs", "0"], ["--data", "nothing"]])
+def test_help_and_bad_input_are_answered_without_torch(flags: list[str]) -> None:
+    """In a process of its own, whose imports are listed by Python itself."""
+    command = [sys.executable, "-X", "importtime", "-m", "pyro_infocat.run", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if flags == ["--help"] else 2)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "pyro_infocat.arguments" in imported
+    assert not imported & {"torch", "pyro", "sklearn", "matplotlib"}
