@@ -1,13 +1,10 @@
 """The command line and the presets: jsonargparse behind errors of one line."""
 
 import argparse
-import difflib
 import importlib
-import inspect
 import math
 import re
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
@@ -19,29 +16,9 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import COMPONENTS, DATA_SETS, ROOT, Component, Settings
-
-DEFAULTS = {
-    "prior": "models.priors.Orthogonal",
-    "likelihood": "models.likelihoods.Bernoulli",
-    "decoder": "models.decoders.MLP",
-    "encoder": "guides.encoders.MLP",
-    "guide": "guides.enumerated.Enumerated",
-    "view": "pyro_infocat.views.Same",
-}
-
-BASES = {
-    "prior": "models.priors.Prior",
-    "likelihood": "models.likelihoods.Likelihood",
-    "decoder": "models.decoders.Decoder",
-    "encoder": "guides.encoders.Encoder",
-    "guide": "guides.guide.Guide",
-    "view": "pyro_infocat.views.View",
-}
-"""What each part must be a subclass of, by path: importing them takes torch's seconds."""
-
-GIVEN = {"categories", "latent", "features", "shape", "levels", "prior", "likelihood", "encoder"}
-"""Constructor arguments that the run supplies from the data and from the other parts."""
+from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, HELP, given_to
+from pyro_infocat.settings import DATA_SETS, ROOT, Component, Settings
+from pyro_infocat.wording import explain, one_line, where
 
 LEAST = {
     "epochs": 1,
@@ -57,50 +34,6 @@ LEAST = {
 
 MOST_SEED = 2**32 - 1
 """NumPy takes no larger one."""
-
-SAYINGS = (
-    (r"^argument (--\S+): expected one argument", r"\1: a value is missing; see --help"),
-    (
-        r'Parser key "(\w+)": Problem with given class_path \'[^\']+\': Parser key "',
-        r'Parser key "\1.',
-    ),
-    (r"- Expected a path but .*? not accessible or invalid -? ?", ""),
-    (r"Problem with given class_path '(.+?)': ", r"\1: "),
-    (
-        r"Does not validate against any of the Union .*Subtypes: \[(.*)\] Errors: .*"
-        r"Given value: (.*)",
-        r"Expected a \1. Got value: \2",
-    ),
-    (
-        r"With fail_untyped=True.*Parameter '(.+?)' from '(.+?)\.__init__' does .*",
-        r"the constructor of \2 must give a type to '\1', as in '\1: int'",
-    ),
-    (r"Not a valid subclass of (\w+)\. Got value: (.*?) Subclass types.*", r"'\2' is no \1"),
-    (r"Import path (\S+) does not correspond to a subclass of (\w+)", r"\1 is no \2"),
-    (r"Expected a dot import path string: ?(.*)", r"'\1' is no class"),
-    (r": the following arguments are required: (.*)", r" needs a value for: \1"),
-    (r"Expected an? (.*?)\. Got value: ?(.*)", r"expected \1, not '\2'"),
-    (r"typing\.Literal\[(.*)\]", r"one of \1"),
-    (r"collections\.abc\.Sequence\[float\]", "a list of numbers"),
-    (r"<class 'collections\.abc\.Sequence'>", "a list such as [400, 400]"),
-    (r"<class 'dict'>", "names with values, such as {kl_z: 1}"),
-    (r"<class 'list'>", "a list of [epoch, weight] pairs"),
-    (r"<class 'float'>", "a number"),
-    (r"<class 'int'>", "a whole number"),
-    (r"<class 'str'>", "a word"),
-    (r"<class 'bool'>", "true or false"),
-    (r", <class 'NoneType'>", " or null"),
-)
-"""What jsonargparse says, and what a person does; applied in this order."""
-
-HELP = {
-    "prior": "p(c) and p(z|c)",
-    "likelihood": "p(x | the decoder's output)",
-    "decoder": "the network from z to x",
-    "encoder": "the guide's network from x to hidden features",
-    "guide": "q(c|x) and q(z|x,c)",
-    "view": "a change of an example that keeps its category, for the weight of consistency",
-}
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
@@ -122,7 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
         raise UserError(explain(str(error), config, argv)) from error
     except Exception as error:
         raise UserError(
-            f"a class that was asked for cannot be imported ({_where(error)}); mend its file"
+            f"a class that was asked for cannot be imported ({where(error)}); mend its file"
         ) from error
     settings = _settings(namespace)
     out = namespace.out or f"runs/{preset.stem if config else settings.data}/seed{settings.seed}"
@@ -222,7 +155,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
             parser.add_subclass_arguments(
                 getattr(importlib.import_module(module), base),
                 name,
-                skip=_given(name),
+                skip=given_to(name),
                 default={"class_path": DEFAULTS[name]},
                 help=HELP[name],
             )
@@ -258,11 +191,6 @@ def _without_parts(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def _given(part: str) -> set[str]:
-    """What the run supplies to a part: K and D to all but the prior, which decides on them."""
-    return GIVEN - {"categories", "latent"} if part == "prior" else GIVEN
-
-
 def _peek(argv: Sequence[str]) -> tuple[str | None, str]:
     """--config and --data, which decide on the preset under the other flags."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -289,7 +217,7 @@ def _read_yaml(path: Path) -> None:
             "runs/digits.yaml"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config: '{path}' is not YAML ({_one_line(str(error))})") from error
+        raise UserError(f"--config: '{path}' is not YAML ({one_line(str(error))})") from error
     if not isinstance(content, dict):
         raise UserError(
             f"--config: '{path}' must hold keys with values, as runs/digits.yaml does, "
@@ -355,68 +283,3 @@ def _refuse_endless(key: str, value: Any) -> None:
             _refuse_endless(key, inner)
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--{key} {value}: must be a finite number")
-
-
-def explain(message: str, config: str | None, argv: Sequence[str]) -> str:
-    """jsonargparse's message as one line that names the flag, the value and what would be right.
-
-    :param config: the preset given.
-    :param argv: the command line, which tells a wrong flag from a wrong key of the preset.
-    """
-    line = _one_line(message)
-    for pattern, saying in SAYINGS:
-        line = re.sub(pattern, saying, line)
-    if match := re.match(r"unrecognized arguments: (.*)", line, re.IGNORECASE):
-        return f"no such flag: {match[1]}; {_nearest(match[1].split()[0].lstrip('-'), '--')}"
-    if match := re.match(r"Option '(.+?)' is not accepted", line):
-        return f"{config or 'preset'}: no such key '{match[1]}'; {_nearest(match[1], '')}"
-    if match := re.match(r'Parser key "(.+?)":? ?(.*)', line):
-        key, said = match[1], match[2].strip()
-        part = key.split(".")[0]
-        typed = any(re.match(rf"--{part}\b", argument) for argument in argv)
-        where = f"{config}: {key}" if config and not typed else f"--{key}"
-        return f"{where}: {_class_trouble(part, said) if part in COMPONENTS else said}"
-    return line
-
-
-def _class_trouble(part: str, said: str) -> str:
-    """What was said of a part's class, with what would be right."""
-    if match := re.match(r"(\S+): Option '(.+?)' is not accepted", said):
-        named = inspect.signature(_class(match[1])).parameters
-        taken = [name for name in named if name not in _given(part)]
-        return f"{match[1]} takes no '{match[2]}'; it takes {', '.join(taken) or 'nothing'}"
-    if match := re.match(r"Expected an instantiatable class, but (\S+) is abstract", said):
-        missing = sorted(_class(match[1]).__abstractmethods__)
-        return f"{match[1]} must define {', '.join(missing)}"
-    if match := re.match(r"(\S+) needs a value for: (.*)", said):
-        flags = ", ".join(f"--{part}.{name}" for name in match[2].split(", "))
-        return f"{match[1]} needs {flags}"
-    if re.search(r" is no |No module named|has no attribute", said):
-        return f"{said}; give a class such as {DEFAULTS[part]}, or your own as my_file.MyClass"
-    return said
-
-
-def _class(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def _nearest(name: str, dashes: str) -> str:
-    """The setting that was probably meant, and where all are listed."""
-    known = [field.name for field in fields(Settings)] + ["config", "out", "resume"]
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {dashes}{near[0]}? See --help" if near else "see --help"
-
-
-def _where(error: Exception) -> str:
-    """An error with the file and line that raised it."""
-    text = f"{type(error).__name__}: {_one_line(str(error))}"
-    if isinstance(error, SyntaxError):
-        # Its own text names the place.
-        return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{text}, {frame.filename}, line {frame.lineno}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -3,6 +3,7 @@
 Shapes: B batch, D latent dimensions, S samples or steps, X features.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def interpolate(run: Run, ends: Sequence[str], number: int) -> Arrays:
     """
     start, stop = (_latent(run, end) for end in ends)
     share = torch.linspace(0, 1, number, device=start.device).unsqueeze(-1)
-    z = start + share * (stop - start)
+    # Unlike start + share * (stop - start), it ends at ``stop`` to the last bit.
+    z = torch.lerp(start, stop, share)
     return {"z": z, "x": run.model.decoder(z).mean}
 
 
@@ -86,39 +88,58 @@ def read_images(run: Run, names: Sequence[str], data_root: Path) -> Tensor:
 
 
 def _latent(run: Run, end: str) -> Tensor:
-    if not end.lstrip("-").isdigit():
-        images = _read_file(Path(end), run.facts.shape).to(_device(run))
-        return reconstruct(run, images[:1])["z"]
     highest = run.model.prior.categories - 1
-    if not 0 <= int(end) <= highest:
-        raise UserError(f"--interpolate {end}: the run has categories 0 to {highest}")
-    return run.model.prior.component(torch.tensor([int(end)], device=_device(run))).mean
+    if re.fullmatch(r"-?\d+", end):
+        if not 0 <= int(end) <= highest:
+            raise UserError(f"--interpolate {end}: the run has categories 0 to {highest}")
+        return run.model.prior.component(torch.tensor([int(end)], device=_device(run))).mean
+    if not Path(end).exists():
+        raise UserError(
+            f"--interpolate: no such file '{end}'; give an image file, or a category from 0 to "
+            f"{highest}"
+        )
+    images = _read_file(Path(end), run.facts.shape).to(_device(run))
+    return reconstruct(run, images[:1])["z"]
 
 
 def _read_file(path: Path, shape: tuple[int, int]) -> Tensor:
     try:
-        if path.suffix in (".npy", ".npz"):
-            content = np.load(path, allow_pickle=False)
-            array = content[content.files[0]] if path.suffix == ".npz" else content
-        else:
-            from torchvision.io import ImageReadMode, decode_image, read_file
+        array = _read_array(path)
+    # The readers of images, arrays and archives raise what they like.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"cannot read images from '{path}' ({reason}); give a PNG file, or an .npy or .npz of "
+            "numbers"
+        ) from error
+    if array.dtype.kind not in "buif":
+        raise UserError(f"'{path}' holds {array.dtype}; give real numbers")
+    # In front of height and width there may be a batch, and behind it one channel.
+    if array.shape[-2:] != shape or array.shape[1:-2] not in ((), (1,)) or not array.size:
+        height, width = shape
+        raise UserError(
+            f"'{path}' has shape {array.shape}; the run needs {shape}, (B, {height}, {width}) or "
+            f"(B, 1, {height}, {width})"
+        )
+    grey = array / 255 if array.dtype == np.uint8 else array
+    low, high = float(grey.min()), float(grey.max())
+    if not (low >= 0 and high <= 1):  # So put, it refuses NaN too.
+        raise UserError(
+            f"'{path}' holds values from {low:g} to {high:g}; give grey levels in [0, 1], or bytes"
+        )
+    return torch.from_numpy(grey.astype(np.float32)).reshape(-1, shape[0] * shape[1])
 
-            array = decode_image(read_file(str(path)), ImageReadMode.GRAY).numpy()
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read images from '{path}' ({reason})") from error
-    if array.shape[-2:] != shape:
-        raise UserError(
-            f"'{path}' holds images of {array.shape[-2:]} pixels; the run needs {shape}"
-        )
-    images = torch.from_numpy(array).reshape(-1, *shape)
-    grey = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    if grey.min() < 0 or grey.max() > 1:
-        raise UserError(
-            f"'{path}' holds values from {grey.min():g} to {grey.max():g}; give grey levels in "
-            "[0, 1], or bytes"
-        )
-    return grey.flatten(1)
+
+def _read_array(path: Path) -> np.ndarray:
+    if path.suffix not in (".npy", ".npz"):
+        from torchvision.datasets.folder import pil_loader
+
+        return np.asarray(pil_loader(path).convert("L"))
+    content = np.load(path, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        return content
+    with content:
+        return content[content.files[0]]
 
 
 def _device(run: Run) -> torch.device:

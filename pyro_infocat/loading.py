@@ -10,7 +10,7 @@ from pyro_infocat.data import Observation
 from pyro_infocat.device import pick
 from pyro_infocat.errors import UserError
 from pyro_infocat.record import Record
-from pyro_infocat.settings import DATA_SETS, Facts, Settings
+from pyro_infocat.settings import CONFIG, DATA_SETS, Facts, Settings
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,33 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     """The run in a folder. Executes no pickle; imports the classes that its config names.
 
     :param folder: the ``--out`` of a run.
-    :raises UserError: where the folder holds no run, or its checkpoint does not fit its config.
+    :raises UserError: where the folder holds no run, a class that its config names has gone, or
+        its checkpoint does not fit its config.
     """
     record = Record(Path(folder))
     settings = record.settings()
     checkpoint = record.checkpoint()
-    model, guide, _ = build.build(settings, pick(device))
+    place = pick(device)
+    try:
+        model, guide, _ = build.build(settings, place)
+        seen = build.observation(settings, model.decoder.likelihood)
+    # What the config names may have gone or changed since the run, and fail in any way.
+    except Exception as error:
+        raise UserError(
+            f"'{record.folder / CONFIG}' cannot be built ({_one_line(error)}); run where the "
+            "classes that it names can be imported, or write there where they are now"
+        ) from error
     try:
         model.load_state_dict(checkpoint["model"])
         guide.load_state_dict(checkpoint["guide"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(
-            f"'{folder}': its checkpoint does not fit its config.yaml "
-            f"({' '.join(str(error).split())[:200]}); one of the two was replaced"
+            f"'{folder}': its checkpoint does not fit its config.yaml ({_one_line(error)[:200]}); "
+            "one of the two was replaced"
         ) from error
     model.eval(), guide.eval()
-    seen = build.observation(settings, model.decoder.likelihood)
     return Run(model, guide, settings, DATA_SETS[settings.data], seen)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

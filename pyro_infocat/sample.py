@@ -4,12 +4,23 @@ Shapes: B batch, K categories, D latent dimensions, S samples, X features.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pyro_infocat.errors import UserError
+
+SAYINGS = {
+    "^argument (--)": r"\1",
+    "invalid int value: ": "expected a whole number, not ",
+    "invalid float value: ": "expected a number, not ",
+}
+"""What argparse says, and what a person does."""
+
+MOST_SEED = 2**32 - 1
+"""That of a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,12 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except argparse.ArgumentError as error:
-        print(f"error: {error}; see --help", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --out: cannot write '{error.filename}' ({error.strerror})", file=sys.stderr)
-        return 2
     return 0
 
 
@@ -33,24 +38,31 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ours to print."""
 
     def error(self, message: str) -> Any:
+        for said, plain in SAYINGS.items():
+            message = re.sub(said, plain, message)
         raise UserError(f"{message}; see --help")
 
 
 def parser() -> Parser:
     """The command line."""
-    made = Parser(prog="python -m pyro_infocat.sample", description=__doc__.split("\n")[0])
+    made = Parser(
+        prog="python -m pyro_infocat.sample",
+        description=(__doc__ or "").split("\n")[0],
+        allow_abbrev=False,
+    )
     add = made.add_argument
     add("run", type=Path, help="the folder of a run")
     add("--number", type=int, default=10, help="samples of each category, or steps between two")
-    add("--categories", type=int, nargs="+", help="which categories; all when not given")
     add("--temperature", type=float, default=1.0, help="factor on the spread of p(z|c)")
-    add(
+    either = made.add_mutually_exclusive_group().add_argument
+    either("--categories", type=int, nargs="+", help="which categories; all when not given")
+    either(
         "--reconstruct",
         nargs="+",
         help="reconstruct images: PNG files, an .npy or .npz of shape (B, height, width) in "
         "[0, 1] or bytes, or 'test' for the first of the test split",
     )
-    add(
+    either(
         "--interpolate",
         nargs=2,
         metavar=("FROM", "TO"),
@@ -77,8 +89,12 @@ def write(options: argparse.Namespace) -> None:
 
     if options.number < 1:
         raise UserError(f"--number {options.number}: must be at least 1")
+    if options.interpolate and options.number < 2:
+        raise UserError(f"--number {options.number}: --interpolate takes at least 2 steps")
     if not 0 <= options.temperature < float("inf"):
-        raise UserError(f"--temperature {options.temperature}: must not be negative")
+        raise UserError(f"--temperature {options.temperature}: must be finite and at least 0")
+    if not 0 <= options.seed <= MOST_SEED:
+        raise UserError(f"--seed {options.seed}: must lie in 0 to {MOST_SEED}")
     run = load(options.run, options.device)
     torch.manual_seed(options.seed)
     with torch.no_grad():
@@ -100,12 +116,18 @@ def write(options: argparse.Namespace) -> None:
             )
             rows, columns = arrays["x"], options.number
     out = options.out or options.run / "samples"
-    out.mkdir(parents=True, exist_ok=True)
     numbers: Any = {key: value.cpu().numpy() for key, value in arrays.items()}
-    np.savez(out / f"{name}.npz", **numbers)
     pictures = rows.clamp(0, 1).reshape(-1, 1, *run.facts.shape)
     enlarged = torch.nn.functional.interpolate(pictures, scale_factor=4, mode="nearest")
-    save_image(enlarged, out / f"{name}.png", nrow=columns, padding=4, pad_value=1)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        np.savez(out / f"{name}.npz", **numbers)
+        save_image(enlarged, out / f"{name}.png", nrow=columns, padding=4, pad_value=1)
+    except OSError as error:
+        raise UserError(
+            f"--out: cannot write '{error.filename or out}' ({error.strerror}); choose a folder "
+            "that can be written"
+        ) from error
     print(f"{out / name}.png and .npz")
 
 

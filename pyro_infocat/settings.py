@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyro_infocat.parts import COMPONENTS
+
 ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the packages, and the presets in ``runs``."""
 
@@ -38,9 +40,6 @@ DATA_SETS = {
     "mnist": Facts("mnist", (28, 28), 256, tuple("0123456789")),
     "fashion-mnist": Facts("fashion", (28, 28), 256, CLOTHES),
 }
-
-COMPONENTS = ("prior", "likelihood", "decoder", "encoder", "guide", "view")
-"""The parts that are chosen by class, in the order in which they are built."""
 
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
 HISTORY, METRICS = "history.jsonl", "metrics.json"

@@ -250,9 +250,7 @@ def assert_walk(found: Arrays, start: np.ndarray, stop: np.ndarray, run: Run) ->
     np.testing.assert_array_equal(found["z"][-1], stop)
     steps = np.diff(found["z"], axis=0)
     np.testing.assert_allclose(steps, np.broadcast_to(steps.mean(0), steps.shape), atol=1e-5)
-    np.testing.assert_allclose(
-        found["x"][[0, -1]], decode(run, np.stack([start, stop])), atol=1e-6
-    )
+    np.testing.assert_allclose(found["x"][[0, -1]], decode(run, np.stack([start, stop])), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -371,8 +369,11 @@ FLAGS = {
     "end of a walk": (["--interpolate", "3", "10"], ["--interpolate 10", "categories 0 to 9"]),
     "start of a walk": (["--interpolate", "10", "3"], ["--interpolate 10", "categories 0 to 9"]),
     "negative end": (["--interpolate", "3", "-1"], ["--interpolate -1", "categories 0 to 9"]),
-    "end in words": (["--interpolate", "3", "four"], ["'four'", "No such file", "a category"]),
-    "end in superscript": (["--interpolate", "3", "²"], ["'²'", "No such file", "a category"]),
+    "end in words": (
+        ["--interpolate", "3", "four"],
+        ["--interpolate: no such file 'four'", "an image file, or a category from 0 to 9"],
+    ),
+    "end in superscript": (["--interpolate", "3", "²"], ["--interpolate: no such file '²'"]),
     "three ends": (["--interpolate", "1", "2", "3"], ["3", "see --help"]),
 }
 
@@ -412,17 +413,13 @@ def pickled_archive(path: Path) -> None:
     np.savez(path, np.array([Malice()]))
 
 
-def grey_levels(path: Path) -> None:
-    Image.fromarray(IMAGES[0].astype(np.uint16) * 256).save(path)
-
-
-def two_layers(path: Path) -> None:
+def tall(path: Path) -> None:
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(path)
 
 
 BAD_IMAGES: dict[str, tuple[str, Callable[[Path], None] | None, list[str]]] = {
-    "missing": ("none.png", None, ["No such file", "give a PNG"]),
-    "missing array": ("none.npy", None, ["No such file", "give a PNG"]),
+    "missing": ("none.png", None, ["o such file", "give a"]),
+    "missing array": ("none.npy", None, ["o such file", "give a"]),
     "folder": ("folder", directory, ["give a PNG"]),
     "text": ("text.txt", text, ["give a PNG"]),
     "text as PNG": ("text.png", text, ["give a PNG"]),
@@ -434,15 +431,17 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path], None] | None, list[str]]] = {
     "archive of objects": ("objects.npz", pickled_archive, ["allow_pickle=False", "give a PNG"]),
     "empty archive": ("empty.npz", lambda path: np.savez(path), ["give a PNG"]),
     "another size": ("small.npy", array(np.zeros((2, 7, 8))), ["(2, 7, 8)", "(8, 8)"]),
-    "PNG of another size": ("tall.png", two_layers, ["(1, 9, 8)", "(8, 8)"]),
+    "PNG of another size": ("tall.png", tall, ["(9, 8)", "(8, 8)"]),
     "row": ("row.npy", array(np.zeros(64)), ["(64,)", "(8, 8)"]),
     "number": ("number.npy", array(0.5), ["()", "(8, 8)"]),
     "colours": ("colours.npy", array(np.zeros((2, 3, 8, 8))), ["(2, 3, 8, 8)", "(8, 8)"]),
     "no images": ("none.npy", array(np.zeros((0, 8, 8))), ["(0, 8, 8)", "(8, 8)"]),
     "words": ("words.npy", array([["a"] * 8] * 8), ["<U1", "numbers"]),
     "complex": ("complex.npy", array(np.zeros((8, 8), complex)), ["complex128", "numbers"]),
+    "deep": ("deep.npy", array(np.zeros((1, 1, 1, 8, 8))), ["(1, 1, 1, 8, 8)", "(8, 8)"]),
     "too bright": ("bright.npy", array(np.full((8, 8), 1.5)), ["from 1.5 to 1.5", "[0, 1]"]),
     "levels": ("levels.npy", array(np.full((8, 8), 16)), ["from 16 to 16", "[0, 1]", "bytes"]),
+    "too large for float32": ("large.npy", array(np.full((8, 8), 1e300)), ["1e+300", "[0, 1]"]),
     "negative": ("dark.npy", array(np.full((8, 8), -0.1)), ["from -0.1", "[0, 1]"]),
     "nan": ("nan.npy", array([[np.nan] + [0.5] * 7] * 8), ["nan", "[0, 1]"]),
     "inf": ("inf.npy", array([[np.inf] + [0.5] * 7] * 8), ["inf", "[0, 1]"]),
