@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pyro_infocat.errors import UserError
+from pyro_infocat.sample import Parser
 from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,7 +36,25 @@ COLUMNS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    try:
+        return run(*parse(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(
+            f"error: cannot write '{error.filename}' ({error.strerror}); choose another --out or "
+            "--results",
+            file=sys.stderr,
+        )
+    return 2
+
+
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """What this command was told, and the flags that are for its runs.
+
+    :raises UserError: for anything that the user gave wrong.
+    """
+    parser = Parser(
         prog="python -m pyro_infocat.benchmark", description=(__doc__ or "").split("\n")[0]
     )
     add = parser.add_argument
@@ -47,33 +67,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--name", help="of the row, where further flags of the run change the preset")
     # What this command does not know is for the runs.
     options, flags = parser.parse_known_args(argv)
+    for preset in options.preset:
+        if not preset.is_file():
+            raise UserError(
+                f"no preset '{preset}'; give a YAML file such as runs/digits.yaml, before any flag "
+                "of the runs"
+            )
+    if min(options.seeds) < 0:
+        raise UserError(f"--seeds {min(options.seeds)}: must be at least 0")
+    if options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs}: must be at least 1")
     if flags and not options.name:
-        parser.error(f"{' '.join(flags)} changes the preset; give the row a --name")
+        raise UserError(f"{' '.join(flags)} changes the preset; give the row a --name")
+    rows = [options.name or preset.stem for preset in options.preset]
+    if len(set(rows)) < len(rows):
+        raise UserError("two presets would share a row of the table; run them one at a time")
+    return options, flags
+
+
+def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
+    """Run what is not finished and print the table; returns 1 where a run failed, else 0."""
     failed = 0
+    # Now rather than after the runs, where it cannot be made.
+    options.results.mkdir(parents=True, exist_ok=True)
     for preset in options.preset:
         name = options.name or preset.stem
         place = options.out / re.sub(r"\W+", "-", name)
         folders = {seed: place / f"seed{seed}" for seed in options.seeds}
         threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
         with ThreadPoolExecutor(options.jobs) as pool:
-            jobs = [
-                pool.submit(_run, preset, seed, folder, flags, threads)
+            jobs = {
+                seed: pool.submit(_run, preset, seed, folder, flags, threads)
                 for seed, folder in folders.items()
-            ]
-            failed += sum(job.result() != 0 for job in jobs)
+            }
+        for seed, job in jobs.items():
+            if job.result() != 0:
+                failed = 1
+                print(
+                    f"error: {name}: seed {seed} failed; '{_log(folders[seed])}' says why",
+                    file=sys.stderr,
+                )
         runs = [
             json.loads((folder / METRICS).read_text())
             for folder in folders.values()
             if (folder / METRICS).exists()
         ]
-        options.results.mkdir(parents=True, exist_ok=True)
         record = {"name": name, "preset": preset.name, "flags": flags, "runs": runs}
         file = options.results / f"{place.name}.json"
         file.write_text(json.dumps(record, indent=1) + "\n")
     print(table(options.results))
     if options.readme:
         README.write_text(with_table(README.read_text(), table(options.results)))
-    return 1 if failed else 0
+    return failed
 
 
 def _run(preset: Path, seed: int, folder: Path, flags: Sequence[str], threads: str) -> int:
@@ -85,12 +130,16 @@ def _run(preset: Path, seed: int, folder: Path, flags: Sequence[str], threads: s
     if (folder / CHECKPOINT).exists():
         command += ["--resume", "true"]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{folder.name}.log").open("a") as log:
+    with _log(folder).open("a") as log:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": path}
         return subprocess.run(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
         ).returncode
+
+
+def _log(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")
 
 
 def table(results: Path) -> str:
@@ -118,11 +167,16 @@ def _cell(runs: Iterable[dict[str, Any]], name: str) -> str:
 
 
 def with_table(document: str, content: str, name: str = "results") -> str:
-    """A document with ``content`` between the two comments of that name."""
+    """A document with ``content`` between the two comments of that name.
+
+    :raises UserError: where it does not have one such pair of comments.
+    """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, rest = document.split(begin)
-    _, after = rest.split(end)
-    return f"{before}{begin}\n{content}\n{end}{after}"
+    whole = f"{begin}\n{content}\n{end}"
+    text, found = re.subn(f"(?s){begin}.*?{end}", lambda _: whole, document)
+    if found != 1:
+        raise UserError(f"a document with {found} places for a table; write one '{begin}{end}'")
+    return text
 
 
 if __name__ == "__main__":

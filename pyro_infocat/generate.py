@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pyro_infocat.data import load as load_data
@@ -132,9 +133,9 @@ def _read_file(path: Path, shape: tuple[int, int]) -> Tensor:
 
 def _read_array(path: Path) -> np.ndarray:
     if path.suffix not in (".npy", ".npz"):
-        from torchvision.datasets.folder import pil_loader
-
-        return np.asarray(pil_loader(path).convert("L"))
+        with Image.open(path) as image:
+            # Grey levels of more than a byte would become white.
+            return np.asarray(image if image.mode[0] in "IF" else image.convert("L"))
     content = np.load(path, allow_pickle=False)
     if isinstance(content, np.ndarray):
         return content

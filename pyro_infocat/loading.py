@@ -54,7 +54,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     try:
         model.load_state_dict(checkpoint["model"])
         guide.load_state_dict(checkpoint["guide"])
-    except (RuntimeError, TypeError) as error:
+    except (AttributeError, RuntimeError, TypeError) as error:
         raise UserError(
             f"'{folder}': its checkpoint does not fit its config.yaml ({_one_line(error)[:200]}); "
             "one of the two was replaced"

@@ -41,9 +41,10 @@ class Affine(View):
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
         number = grey.shape[0]
-        spread = grey.new_tensor([self.stretch, self.stretch, self.shift])
-        moves = torch.eye(2, 3, dtype=grey.dtype, device=grey.device)
-        moves = moves + spread * torch.randn(number, 2, 3, dtype=grey.dtype, device=grey.device)
+        moves = torch.randn(number, 2, 3, dtype=grey.dtype, device=grey.device)
+        moves[..., :2] *= self.stretch
+        moves[..., 2] *= self.shift
+        moves += torch.eye(2, 3, dtype=grey.dtype, device=grey.device)
         images = grey.reshape(number, 1, *self.shape)
         grid = affine_grid(moves, list(images.shape), align_corners=False)
         return grid_sample(images, grid, align_corners=False).clamp(0, 1).flatten(1)

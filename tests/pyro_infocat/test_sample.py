@@ -405,6 +405,10 @@ def directory(path: Path) -> None:
     path.mkdir()
 
 
+def deep(path: Path) -> None:
+    Image.fromarray(IMAGES[0].astype(np.uint16) * 256).save(path)
+
+
 def pickled(path: Path) -> None:
     np.save(path, np.array([Malice()]), allow_pickle=True)
 
@@ -432,13 +436,14 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path], None] | None, list[str]]] = {
     "empty archive": ("empty.npz", lambda path: np.savez(path), ["give a PNG"]),
     "another size": ("small.npy", array(np.zeros((2, 7, 8))), ["(2, 7, 8)", "(8, 8)"]),
     "PNG of another size": ("tall.png", tall, ["(9, 8)", "(8, 8)"]),
+    "PNG of 16 bits": ("deep.png", deep, [f"to {int(IMAGES[0].max()) * 256}", "[0, 1]", "bytes"]),
     "row": ("row.npy", array(np.zeros(64)), ["(64,)", "(8, 8)"]),
     "number": ("number.npy", array(0.5), ["()", "(8, 8)"]),
     "colours": ("colours.npy", array(np.zeros((2, 3, 8, 8))), ["(2, 3, 8, 8)", "(8, 8)"]),
     "no images": ("none.npy", array(np.zeros((0, 8, 8))), ["(0, 8, 8)", "(8, 8)"]),
     "words": ("words.npy", array([["a"] * 8] * 8), ["<U1", "numbers"]),
     "complex": ("complex.npy", array(np.zeros((8, 8), complex)), ["complex128", "numbers"]),
-    "deep": ("deep.npy", array(np.zeros((1, 1, 1, 8, 8))), ["(1, 1, 1, 8, 8)", "(8, 8)"]),
+    "too many axes": ("axes.npy", array(np.zeros((1, 1, 1, 8, 8))), ["(1, 1, 1, 8, 8)", "(8, 8)"]),
     "too bright": ("bright.npy", array(np.full((8, 8), 1.5)), ["from 1.5 to 1.5", "[0, 1]"]),
     "levels": ("levels.npy", array(np.full((8, 8), 16)), ["from 16 to 16", "[0, 1]", "bytes"]),
     "too large for float32": ("large.npy", array(np.full((8, 8), 1e300)), ["1e+300", "[0, 1]"]),
