@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from typing import Any
 from pyro_infocat.errors import UserError
 from pyro_infocat.sample import Parser
 from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
+
+RECIPE = "recipe.txt"
+"""The preset and the flags that a row's runs were made with, beside them."""
 
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
@@ -93,6 +97,7 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
     for preset in options.preset:
         name = options.name or preset.stem
         place = options.out / re.sub(r"\W+", "-", name)
+        _keep_recipe(place, preset.read_text() + shlex.join(flags) + "\n")
         folders = {seed: place / f"seed{seed}" for seed in options.seeds}
         threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
         with ThreadPoolExecutor(options.jobs) as pool:
@@ -113,12 +118,26 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
             if (folder / METRICS).exists()
         ]
         record = {"name": name, "preset": preset.name, "flags": flags, "runs": runs}
-        file = options.results / f"{place.name}.json"
-        file.write_text(json.dumps(record, indent=1) + "\n")
+        if runs:
+            file = options.results / f"{place.name}.json"
+            file.write_text(json.dumps(record, indent=1) + "\n")
     print(table(options.results))
     if options.readme:
         README.write_text(with_table(README.read_text(), table(options.results)))
     return failed
+
+
+def _keep_recipe(place: Path, recipe: str) -> None:
+    """Refuse to count runs of another preset or other flags as this row's."""
+    file = place / RECIPE
+    if not file.exists():
+        place.mkdir(parents=True, exist_ok=True)
+        file.write_text(recipe)
+    elif file.read_text() != recipe:
+        raise UserError(
+            f"--out: '{place}' holds runs of another preset or other flags, see '{file}'; delete "
+            "it, or choose another --out or --name"
+        )
 
 
 def _run(preset: Path, seed: int, folder: Path, flags: Sequence[str], threads: str) -> int:

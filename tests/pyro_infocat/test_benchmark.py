@@ -1,6 +1,7 @@
 """Seeds of a preset in processes of their own, and the table that is made of them."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -114,7 +115,7 @@ def test_a_run_that_fails_is_named(measured: Measured) -> None:
 
 def test_without_a_run_there_is_no_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert measure(tmp_path, "--seeds", TOO_LARGE) == 1
-    assert results(tmp_path)["runs"] == []
+    assert not list((tmp_path / "results").iterdir())
     assert rows(capsys.readouterr().out) == []
 
 
@@ -299,3 +300,14 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         benchmark.main(["--help"])
     assert stop.value.code == 0
     assert "--seeds" in capsys.readouterr().out
+
+
+def test_runs_of_another_recipe_are_not_counted(
+    measured: Measured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = results(measured.folder)
+    assert measure(measured.folder, *TINY, "--batch_size", "77", "--seeds", "0") == 2
+    error = capsys.readouterr().err
+    assert re.match(r"error: --out: '.*' holds runs of another preset or other flags", error)
+    assert error.count("\n") == 1
+    assert results(measured.folder) == before
