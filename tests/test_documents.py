@@ -70,16 +70,20 @@ def execute(command: str, folder: Path) -> int:
         case ["python", "-m", "pytest"]:
             return 0  # This is it.
         case ["python", "-m", module, *flags]:
-            path = os.environ | {"PYTHONPATH": str(ROOT)}
             whole = [sys.executable, "-m", module, *flags]
-            return subprocess.run(whole, check=False, env=path).returncode
+            return subprocess.run(whole, check=False, env=found()).returncode
         case ["tensorboard", *flags]:
-            command = [str(Path(sys.executable).with_name("tensorboard")), "--inspect", *flags]
-            return subprocess.run(command, check=False, capture_output=True).returncode
+            whole = [str(Path(sys.executable).with_name("tensorboard")), "--inspect", *flags]
+            return subprocess.run(whole, check=False, capture_output=True).returncode
         case ["torchrun", *flags]:
-            command = [str(Path(sys.executable).with_name("torchrun")), *flags, *BRIEF]
-            return subprocess.run(command, check=False).returncode
+            whole = [str(Path(sys.executable).with_name("torchrun")), *flags, *BRIEF]
+            return subprocess.run(whole, check=False, env=found()).returncode
     raise AssertionError(f"no test knows how to run: {command}")
+
+
+def found() -> dict[str, str]:
+    """The environment of a process that does not start in the repository."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
