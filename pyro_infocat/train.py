@@ -24,14 +24,17 @@ from pyro_infocat.errors import UserError
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.record import Record
 from pyro_infocat.settings import Settings
-from pyro_infocat.terms import SIGNS, elbo
+from pyro_infocat.terms import ELBO_TERMS, SIGNS, elbo, information_bound
 from pyro_infocat.views import View
 
 CHECK_EVERY = 100
 """Steps between looks at the terms: a look makes the host wait for the device."""
 
 History = list[dict[str, float]]
-"""A row an epoch: ``epoch``, ``seconds`` and every named term in nats per example."""
+"""A row an epoch: ``epoch``, ``seconds`` and every named term in nats per example.
+
+A term of the paper that has no weight in an epoch is of its last batch alone.
+"""
 
 
 def train(
@@ -113,7 +116,8 @@ def train(
                 bar.update()
 
             ledger.close(module)
-            row = {"epoch": float(epoch + 1), **ledger.means()}
+            row = {"epoch": float(epoch + 1), **unweighted(bound, model, guide, x)}
+            row |= ledger.means()
             if held_out is not None:
                 row["validation_elbo"] = held_out_elbo(bound, model, guide, held_out, seen)
             row["seconds"] = time.perf_counter() - began
@@ -196,6 +200,19 @@ class Ledger:
         if "reconstruction" in means:
             means["elbo"] = elbo(means)
         return {name: mean.item() for name, mean in means.items()}
+
+
+def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> dict[str, float]:
+    """The paper's terms that training left out for want of weight, on x (B, X), nats an example."""
+    left_out = {name for name in (*ELBO_TERMS, "information_bound") if name not in bound.terms}
+    terms: dict[str, Tensor] = {}
+    with torch.no_grad():
+        if left_out & set(ELBO_TERMS):
+            terms |= bound.bound_terms(model, guide, x)
+            terms["elbo"] = elbo(terms)
+        if "information_bound" in left_out:
+            terms["information_bound"] = information_bound(model, guide, len(x))
+    return {name: term.item() / len(x) for name, term in terms.items()}
 
 
 def diagnose(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> str | None:
