@@ -308,8 +308,8 @@ def test_killed_before_its_first_checkpoint_a_run_can_be_begun_again() -> None:
 def test_without_the_information_layer() -> None:
     assert main([*SMALL, "--epochs", "1", "--information_weight", "0", "--out", "out"]) == 0
     (row,) = history("out")
-    assert "information_bound" not in row
     # It is measured all the same.
+    assert row["information_bound"] <= 2.31
     assert metrics("out")["information_bound"] <= 2.31
 
 
