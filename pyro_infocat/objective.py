@@ -11,6 +11,7 @@ import pyro
 import torch
 from pyro.infer import TraceEnum_ELBO
 from pyro.poutine import Trace
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 
 from guides.guide import Guide
@@ -104,12 +105,14 @@ class InfoCatELBO(TraceEnum_ELBO):
 
         :param view: another look at the same examples (B, X), for ``consistency``.
         """
-        for name, program in (("model", model), ("guide", guide)):
-            if isinstance(program, nn.Module):
-                _claim_names(name, program)
-            if isinstance(program, CatVAE | Guide):
-                # SVI trains what it sees registered, and not every term runs the programs.
-                pyro.module(name, program)
+        if am_i_wrapped():
+            # SVI is listening: it trains what it sees registered, and not every term runs the
+            # programs that register themselves.
+            for name, program in (("model", model), ("guide", guide)):
+                if isinstance(program, nn.Module):
+                    _claim_names(name, program)
+                if isinstance(program, CatVAE | Guide):
+                    pyro.module(name, program)
         terms: Terms = {}
         category = None
         if any(self.weights[name] for name in ELBO_TERMS):
