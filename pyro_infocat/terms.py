@@ -44,7 +44,8 @@ def direct_terms(
     """
     log_q = posterior.category.logits.mT
     categories = log_q.shape[0]
-    if 0 < decoded < categories - 1:
+    drawn = 0 < decoded < categories - 1
+    if drawn:
         c, q = likeliest_and_one(log_q, decoded)
     else:
         c, q = torch.arange(categories, device=x.device).unsqueeze(-1), log_q.exp()
@@ -57,8 +58,8 @@ def direct_terms(
         kl_z = (latent.log_prob(z) - component.log_prob(z)).mean(0)
     log_p = model.prior.category().logits.unsqueeze(-1)
     return {
-        "reconstruction": _expectation(q, log_likelihood),
-        "kl_z": _expectation(q, kl_z),
+        "reconstruction": _expectation(q, log_likelihood, drawn),
+        "kl_z": _expectation(q, kl_z, drawn),
         "kl_c": (log_q.exp() * (log_q - log_p)).sum(),
     }
 
@@ -84,12 +85,14 @@ def likeliest_and_one(log_q: Tensor, decoded: int) -> tuple[Tensor, Tensor]:
     return c, (held + chosen - chosen.detach()).exp()
 
 
-def _expectation(weights: Tensor, values: Tensor) -> Tensor:
+def _expectation(weights: Tensor, values: Tensor, drawn: bool) -> Tensor:
     """sum_c,b w_cb v_cb for weights that add up to one over c.
 
-    The likeliest category's value is taken off every other and put back: with drawn categories
-    that is a control variate for the weights' gradient, and with all of them it changes nothing.
+    :param drawn: take the likeliest category's value, the first, off the others and put it back:
+        a control variate for the gradient of weights of which one is drawn.
     """
+    if not drawn:
+        return (weights * values).sum()
     base = values[:1].detach()
     return (weights * (values - base)).sum() + base.sum()
 

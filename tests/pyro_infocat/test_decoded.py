@@ -10,7 +10,7 @@ from torch import Tensor
 from guides import Enumerated, encoders
 from models import CatVAE, decoders, likelihoods, priors
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.terms import likeliest_and_one
+from pyro_infocat.terms import _expectation, likeliest_and_one
 
 K, B, X = 6, 4, 5
 pytestmark = pytest.mark.usefixtures("double")
@@ -107,3 +107,10 @@ def test_all_but_one_decoded_or_more_is_full_enumeration() -> None:
 def test_a_negative_number_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^decoded must not be negative, not -1$"):
         InfoCatELBO(decoded=-1)
+
+
+def test_a_dead_category_of_huge_kl_takes_no_digits_from_the_others() -> None:
+    """Float32: a category without weight may be anywhere, and the rest keep their precision."""
+    weights = torch.tensor([[0.0], [0.75], [0.25]], dtype=torch.float32)
+    values = torch.tensor([[1e10], [1.0], [2.0]], dtype=torch.float32)
+    assert _expectation(weights, values, drawn=False) == 1.25
