@@ -129,6 +129,12 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
         "without bias; 0: all",
     )
     add(
+        "--precision",
+        type=Literal["float32", "bfloat16"],
+        default="float32",
+        help="what the networks compute in while training; the bound is in float32 always",
+    )
+    add(
         "--patience",
         type=int,
         default=0,

@@ -77,6 +77,7 @@ class Settings:
     kl: str
     particles: int
     decoded: int
+    precision: str
     patience: int
     validation: float
     nll_samples: int

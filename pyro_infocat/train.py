@@ -21,6 +21,7 @@ from models import CatVAE
 from pyro_infocat import build, processes
 from pyro_infocat.data import DataSet, Observation, Split, observe
 from pyro_infocat.errors import UserError
+from pyro_infocat.networks import computing_in
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.record import Record
 from pyro_infocat.settings import Settings
@@ -72,6 +73,7 @@ def train(
 
     with (
         board_of(record, len(history)) as board,
+        computing_in(settings.precision, module),
         tqdm(
             total=settings.epochs * steps,
             initial=len(history) * steps,

@@ -1,0 +1,62 @@
+"""The networks inside a model and a guide, in another precision.
+
+Only layers of PyTorch's own are touched. The bound, the distributions and whatever a user's own
+class computes beside its layers stay in float32, where logarithms of small masses need it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def networks(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules of PyTorch's own inside a module, each once."""
+    seen: set[int] = set()
+    pending = [module]
+    while pending:
+        outer = pending.pop()
+        if id(outer) in seen:
+            continue
+        seen.add(id(outer))
+        holder = isinstance(outer, nn.ModuleList | nn.ModuleDict)
+        if type(outer).__module__.startswith("torch.nn.") and not holder:
+            yield outer
+        else:
+            pending.extend(outer.children())
+
+
+@contextmanager
+def computing_in(precision: Precision, module: nn.Module) -> Iterator[None]:
+    """Let the networks inside a module compute in a precision, and answer in float32.
+
+    Parameters, their gradients and the optimiser stay in float32 (mixed precision: Micikevicius
+    et al. 2018). bfloat16 has float32's range, so nothing has to be scaled.
+    """
+    changed = [] if precision == "float32" else list(networks(module))
+    for network in changed:
+        network.forward = _in_bfloat16(network.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for network in changed:
+            # What the class defines shows again.
+            del network.forward
+
+
+def _in_bfloat16(forward: Any) -> Any:
+    def computed(x: Tensor, *others: Any) -> Any:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            answer = forward(x, *others)
+        return tree_map_only(Tensor, _widened, answer)
+
+    return computed
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype is torch.bfloat16 else tensor

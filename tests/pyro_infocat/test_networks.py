@@ -1,0 +1,109 @@
+"""Networks in bfloat16 under a bound in float32."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from guides import Enumerated, encoders
+from guides.guide import Guide
+from models import CatVAE, decoders, likelihoods, priors
+from pyro_infocat.networks import computing_in, networks
+from pyro_infocat.objective import InfoCatELBO
+
+K, B, SHAPE = 5, 64, (8, 8)
+X = SHAPE[0] * SHAPE[1]
+ENCODERS = {
+    "MLP": functools.partial(encoders.MLP, X, [32]),
+    "normed": functools.partial(encoders.MLP, X, [32], norm=True),
+    "convolutional": functools.partial(encoders.Convolutional, SHAPE, 4, 32, norm=True),
+    "recurrent": functools.partial(encoders.Recurrent, SHAPE, 16),
+}
+DECODERS: dict[str, Any] = {
+    "MLP": lambda d, p: decoders.MLP(d, X, p, [32]),
+    "convolutional": lambda d, p: decoders.Convolutional(d, SHAPE, p, 4),
+    "recurrent": lambda d, p: decoders.Recurrent(d, SHAPE, p, 16),
+}
+
+
+def parts(encoder: str = "MLP", decoder: str = "MLP", **arguments: Any) -> tuple[CatVAE, Guide]:
+    torch.manual_seed(0)
+    prior = priors.Orthogonal(K, 2)
+    made = DECODERS[decoder](prior.latent, likelihoods.Bernoulli())
+    return CatVAE(prior, made), Enumerated(ENCODERS[encoder], K, prior.latent, 16, **arguments)
+
+
+def loss_and_gradients(model: CatVAE, guide: Guide) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    x = torch.rand(B, X).round()
+    # The draws of generated images jump with the smallest change of a mean; the rest is smooth.
+    loss = InfoCatELBO(0.0)(model, guide)(x) / B
+    parameters = [*model.parameters(), *guide.parameters()]
+    gradients = torch.autograd.grad(loss, parameters)
+    return loss, torch.cat([gradient.flatten() for gradient in gradients])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_outermost_networks_are_found_once(shared: bool) -> None:
+    _, guide = parts(shared=shared)
+    found = list(networks(guide))
+    encoders_inside = [guide.encoder] if shared else [guide.encoder, guide.latent_encoder]
+    expected = [guide.classifier, guide.from_x, guide.from_c, guide.head]
+    expected += [encoder.network for encoder in encoders_inside]
+    assert {id(network) for network in found} == {id(network) for network in expected}
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_loss_and_gradients_are_near_those_of_float32(encoder: str, decoder: str) -> None:
+    """bfloat16 rounds to 1 in 256; single products are off by as much, sums by less."""
+    model, guide = parts(encoder, decoder)
+    loss, gradients = loss_and_gradients(model, guide)
+    with computing_in("bfloat16", nn.ModuleList([model, guide])):
+        rough_loss, rough = loss_and_gradients(model, guide)
+    assert rough_loss.dtype is rough.dtype is torch.float32
+    assert not torch.equal(rough, gradients)
+    assert rough_loss.item() == pytest.approx(loss.item(), rel=2e-3)
+    assert (rough - gradients).norm() < 0.03 * gradients.norm()
+
+
+def test_layers_compute_in_bfloat16_and_distributions_hold_float32() -> None:
+    model, guide = parts()
+    seen: set[torch.dtype] = set()
+    for layer in [*model.modules(), *guide.modules()]:
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_hook(lambda *_: seen.add(_[-1].dtype))
+    with computing_in("bfloat16", nn.ModuleList([model, guide])):
+        x = torch.rand(B, X).round()
+        category, latent = guide.posterior(x)
+        decoded = model.decoder(latent(torch.arange(K).unsqueeze(-1)).sample())
+    # A hook of the outermost network itself runs after its answer is widened again.
+    assert torch.bfloat16 in seen
+    assert category.logits.dtype is decoded.mean.dtype is torch.float32
+
+
+def test_afterwards_every_number_is_what_it_was() -> None:
+    model, guide = parts("recurrent", "convolutional")
+    before = loss_and_gradients(model, guide)
+    with computing_in("bfloat16", nn.ModuleList([model, guide])):
+        pass
+    after = loss_and_gradients(model, guide)
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+    assert not any("forward" in vars(module) for module in guide.modules())
+
+
+def test_float32_touches_nothing() -> None:
+    model, _ = parts()
+    with computing_in("float32", model):
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_network_that_raises_is_put_back() -> None:
+    model, _ = parts()
+    with pytest.raises(RuntimeError, match="shapes"), computing_in("bfloat16", model):
+        model.decoder(torch.zeros(3, 1))
+    assert not any("forward" in vars(module) for module in model.modules())
