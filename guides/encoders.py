@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
 
 
 class Encoder(nn.Module):
@@ -56,15 +57,7 @@ class Convolutional(Encoder):
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        convolutions = nn.Sequential(
-            nn.Conv2d(1, width, 4, stride=2, padding=1),
-            nn.BatchNorm2d(width) if norm else nn.Identity(),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
-            nn.BatchNorm2d(2 * width) if norm else nn.Identity(),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
+        convolutions = strided_convolutions(width, norm)
         with torch.no_grad():
             flat = convolutions.eval()(torch.zeros(1, 1, *self.shape)).shape[-1]
         self.network = nn.Sequential(
@@ -78,6 +71,105 @@ class Convolutional(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         features = self.network(x.reshape(-1, 1, *self.shape))
         return features.reshape(*x.shape[:-1], self.width)
+
+
+def strided_convolutions(width: int, norm: bool) -> nn.Sequential:
+    """Two convolutions, each of which halves an image's sides, and all pixels in a row.
+
+    :param width: channels of the first, twice as many in the second.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, width, 4, stride=2, padding=1),
+        nn.BatchNorm2d(width) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+        nn.BatchNorm2d(2 * width) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+
+
+class Upright(Encoder):
+    """An image turned upright by its moments, then convolutions, then fully connected layers.
+
+    The grey levels' centre, slant and spreads say where an image lies and how it leans. It is
+    moved, sheared and scaled to lie in the middle, lean nowhere and spread as far as every other
+    one, and what was taken away is put beside it. Images that differ by such a move alone then
+    look the same to the layers above.
+
+    :param shape: (height, width) of an image.
+    :param hidden: widths of the fully connected layers; the last is H.
+    :param width: channels of the first of two strided convolutions, twice as many in the second;
+        0 for no convolution.
+    :param norm: batch normalisation before each ReLU; every pass in training counts.
+    :param spread: standard deviations down and across after the move, in half images.
+    :raises ValueError: where no layer is given, or one of no width, or no spread.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        hidden: Sequence[int] = (512, 512),
+        width: int = 0,
+        norm: bool = False,
+        spread: Sequence[float] = (0.36, 0.22),
+    ) -> None:
+        super().__init__()
+        if len(spread) != 2 or min(spread) <= 0:
+            raise ValueError(f"spread must be two numbers above 0, not {list(spread)}")
+        self.shape, self.spread = tuple(shape), tuple(spread)
+        height, breadth = self.shape
+        self.across: Tensor
+        self.down: Tensor
+        self.register_buffer("across", pixel_centres(breadth), persistent=False)
+        self.register_buffer("down", pixel_centres(height).unsqueeze(-1), persistent=False)
+        self.convolutions = strided_convolutions(width, norm) if width else nn.Flatten()
+        with torch.no_grad():
+            flat = self.convolutions.eval()(torch.zeros(1, 1, *self.shape)).shape[-1]
+        self.convolutions.train()
+        self.network = MLP(flat + 5, hidden, norm)
+        self.width = self.network.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        image, pose = self.upright(x.reshape(-1, 1, *self.shape))
+        features = self.network(torch.cat([self.convolutions(image), pose], -1))
+        return features.reshape(*x.shape[:-1], self.width)
+
+    def upright(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The images (B, 1, height, width) upright, and the pose (B, 5) that they had.
+
+        A pose is the log-spreads over the wanted ones, across and down, the slant and the centre.
+        """
+        # The move is held constant: through it a gradient would push grey levels about.
+        grey = images.detach().squeeze(1)
+        # A blank image has no moments: it counts as one pixel in the middle.
+        mass = grey.sum((1, 2)).clamp_min(1.0)
+
+        def mean(values: Tensor) -> Tensor:
+            return (grey * values).sum((1, 2)) / mass
+
+        middle, level = mean(self.across), mean(self.down)
+        right = self.across - middle[:, None, None]
+        below = self.down - level[:, None, None]
+        # A spread of a pixel's width at least, so that thin strokes are not blown up.
+        least = (2.0 / max(self.shape)) ** 2
+        down = mean(below.square()).clamp_min(least)
+        both = mean(right * below)
+        slant = both / down
+        across = (mean(right.square()) - both * slant).clamp_min(least)
+        tall, broad = down.sqrt() / self.spread[0], across.sqrt() / self.spread[1]
+        zero = torch.zeros_like(tall)
+        rows = [broad, slant * tall, middle, zero, tall, level]
+        grid = affine_grid(
+            torch.stack(rows, -1).unflatten(-1, (2, 3)), list(images.shape), align_corners=False
+        )
+        pose = torch.stack([broad.log(), tall.log(), slant, middle, level], -1)
+        return grid_sample(images, grid, align_corners=False), pose
+
+
+def pixel_centres(number: int) -> Tensor:
+    """Where the middles of so many pixels lie between the edges -1 and 1."""
+    return (2 * torch.arange(number) + 1) / number - 1
 
 
 class Recurrent(Encoder):

@@ -11,6 +11,7 @@ from itertools import pairwise
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
 
 from models.likelihoods import Likelihood
 
@@ -98,6 +99,51 @@ class Convolutional(Decoder):
         height, breadth = self.shape
         image = self.network(small)[..., :height, :breadth]
         return image.flatten(2).mT.reshape(*z.shape[:-1], height * breadth, -1)
+
+
+class Posed(Decoder):
+    """A picture that z draws, moved to where z puts it.
+
+        picture  = network(z)                         logits of an image
+        pose     = I + strength * head(z)             2 x 3: turns, stretches, shears and shifts
+        x | z    ~ picture looked at through pose     (Jaderberg et al. 2015)
+
+    Leaning, size and place need no other picture then, and a category is free to be a shape.
+
+    :param latent: D.
+    :param shape: (height, width) of an image.
+    :param likelihood: what the output describes.
+    :param hidden: widths of the hidden layers of the picture's network.
+    :param pose_hidden: width of the hidden layer of the pose's head.
+    :param strength: how far the head's output moves the pose from the identity.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        shape: Sequence[int],
+        likelihood: Likelihood,
+        hidden: Sequence[int] = (400,),
+        pose_hidden: int = 64,
+        strength: float = 0.3,
+    ) -> None:
+        super().__init__(likelihood)
+        self.shape, self.strength = tuple(shape), strength
+        self.picture = MLP(latent, math.prod(self.shape), likelihood, hidden)
+        last = nn.Linear(pose_hidden, 6)
+        # Every picture begins about where it will be seen.
+        nn.init.normal_(last.weight, std=0.01), nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(nn.Linear(latent, pose_hidden), nn.Tanh(), last)
+
+    def raw(self, z: Tensor) -> Tensor:
+        flat = z.reshape(-1, z.shape[-1])
+        pictures = self.picture.raw(flat).mT.unflatten(-1, self.shape)
+        moves = self.strength * self.head(flat).unflatten(-1, (2, 3))
+        moves = moves + torch.eye(2, 3, dtype=z.dtype, device=z.device)
+        grid = affine_grid(moves, list(pictures.shape), align_corners=False)
+        # Beyond a picture's edge its border goes on: a zero there would be a logit of one half.
+        seen = grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+        return seen.flatten(2).mT.reshape(*z.shape[:-1], math.prod(self.shape), -1)
 
 
 class Recurrent(Decoder):

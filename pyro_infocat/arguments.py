@@ -134,6 +134,13 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
         default="float32",
         help="what the networks compute in while training; the bound is in float32 always",
     )
+    add("--compile", type=bool, default=False, help="true: compile the networks (torch.compile)")
+    add(
+        "--graph",
+        type=bool,
+        default=True,
+        help="on a GPU, record a step as a CUDA graph and replay it; false: step by step",
+    )
     add(
         "--patience",
         type=int,

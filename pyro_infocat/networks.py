@@ -1,10 +1,12 @@
-"""The networks inside a model and a guide, in another precision.
+"""The networks inside a model and a guide: in another precision, compiled.
 
 Only layers of PyTorch's own are touched. The bound, the distributions and whatever a user's own
-class computes beside its layers stay in float32, where logarithms of small masses need it.
+class computes beside its layers stay in float32, where logarithms of small masses need it, and
+in Python, whose programs no compiler takes whole.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -40,7 +42,7 @@ def computing_in(precision: Precision, module: nn.Module) -> Iterator[None]:
     """
     changed = [] if precision == "float32" else list(networks(module))
     for network in changed:
-        network.forward = _in_bfloat16(network.forward)  # type: ignore[method-assign]
+        network.forward = _in_bfloat16(network.forward)
     try:
         yield
     finally:
@@ -60,3 +62,30 @@ def _in_bfloat16(forward: Any) -> Any:
 
 def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+
+
+@contextmanager
+def compiled(wanted: bool, module: nn.Module, attempt: Callable[[], Any]) -> Iterator[None]:
+    """Let the networks inside a module run compiled, where that can be had.
+
+    :param attempt: uses every network, so that a failure shows now: one line, and no compilation.
+    """
+    changed = list(networks(module)) if wanted else []
+    for network in changed:
+        network.compile()
+    try:
+        if changed:
+            try:
+                attempt()
+            except Exception as error:
+                _as_they_were(changed)
+                said = " ".join(str(error).split())[:200]
+                print(f"--compile true: networks run as they are ({said})", file=sys.stderr)
+        yield
+    finally:
+        _as_they_were(changed)
+
+
+def _as_they_were(changed: list[nn.Module]) -> None:
+    for network in changed:
+        network._compiled_call_impl = None

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyro_infocat.parts import COMPONENTS
 
@@ -77,7 +77,9 @@ class Settings:
     kl: str
     particles: int
     decoded: int
-    precision: str
+    precision: Literal["float32", "bfloat16"]
+    compile: bool
+    graph: bool
     patience: int
     validation: float
     nll_samples: int

@@ -19,14 +19,16 @@ from tqdm import tqdm
 from guides.guide import Guide
 from models import CatVAE
 from pyro_infocat import build, processes
-from pyro_infocat.data import DataSet, Observation, Split, observe
+from pyro_infocat.data import DataSet, Observation, Split
 from pyro_infocat.errors import UserError
-from pyro_infocat.networks import computing_in
+from pyro_infocat.networks import compiled, computing_in
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.record import Record
 from pyro_infocat.settings import Settings
+from pyro_infocat.step import Step
 from pyro_infocat.terms import ELBO_TERMS, SIGNS, elbo, information_bound
 from pyro_infocat.views import View
+from pyro_infocat.watch import Watch
 
 CHECK_EVERY = 100
 """Steps between looks at the terms: a look makes the host wait for the device."""
@@ -54,6 +56,7 @@ def train(
     """
     seen = build.observation(settings, model.decoder.likelihood)
     fitted, held_out = validation_split(data.train, settings)
+    watch = Watch(model, guide, fitted, seen, settings.epochs)
     bound = build.objective(settings)
     module = bound(model, guide).train()
     # The parameters of a term without weight have no gradient in that epoch.
@@ -68,12 +71,15 @@ def train(
     if processes.rank() > 0:
         # The first process keeps the run's own random numbers; the others need different noise.
         torch.manual_seed(hash((settings.seed, processes.rank(), len(history))) % 2**32)
+    step = Step(fitted, seen, view, guide, bound, parallel, optimizer, recordable(settings, fitted))
+    some = fitted.part(torch.arange(2)).fixed(seen)
     constants = dict(bound.weights)
     steps = math.ceil(len(fitted) / settings.batch_size)
 
     with (
         board_of(record, len(history)) as board,
         computing_in(settings.precision, module),
+        compiled(settings.compile, module, lambda: bound.loss(model, guide, some)),
         tqdm(
             total=settings.epochs * steps,
             initial=len(history) * steps,
@@ -97,28 +103,19 @@ def train(
             for index in processes.shared(fitted.shuffled()).split(settings.batch_size):
                 if len(index) < processes.world():
                     continue
-                grey = fitted.grey(processes.mine(index))
-                x = observe(grey, seen)
-                look = None
-                if bound.weights["consistency"]:
-                    look = observe(view(grey, guide.category), seen)
                 try:
-                    # Processes average their gradients; the sum over the whole batch is meant.
-                    loss = parallel(x, look) * processes.world() / len(index)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
+                    terms = step(index)
                 except (RuntimeError, ValueError) as error:
                     ledger.close(module)
-                    reason = diagnose(bound, model, guide, x)
+                    reason = diagnose(bound, model, guide, step.x)
                     if reason is None:
                         raise
                     raise ledger.stop(reason, 1) from error
-                ledger.enter(bound.terms, len(index))
+                ledger.enter(terms, len(index))
                 bar.update()
 
             ledger.close(module)
-            row = {"epoch": float(epoch + 1), **unweighted(bound, model, guide, x)}
+            row = {"epoch": float(epoch + 1), **unweighted(bound, model, guide, step.x)}
             row |= ledger.means()
             if held_out is not None:
                 row["validation_elbo"] = held_out_elbo(bound, model, guide, held_out, seen)
@@ -129,6 +126,7 @@ def train(
                 for name, value in row.items():
                     if name != "epoch":
                         board.add_scalar(name, value, epoch + 1)
+                watch.look(epoch + 1, bound.weights["reconstruction"] > 0, board)
             bar.set_postfix_str(brief(row))
     return history
 
@@ -140,11 +138,18 @@ def board_of(record: Record, epochs: int) -> AbstractContextManager[SummaryWrite
     return SummaryWriter(record.folder, purge_step=epochs + 1)
 
 
+def recordable(settings: Settings, split: Split) -> bool:
+    """Whether steps are to be replayed as CUDA graphs."""
+    return settings.graph and split.pixels.is_cuda and processes.world() == 1
+
+
 def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
     """Adam, as one kernel where the device has one."""
     parameters = list(parameters)
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    return torch.optim.Adam(parameters, lr=rate, fused=fused)
+    device = parameters[0].device.type
+    fused = device in ("cpu", "cuda")
+    # A CUDA graph cannot ask the host how many steps there were.
+    return torch.optim.Adam(parameters, lr=rate, fused=fused, capturable=device == "cuda")
 
 
 class Ledger:
@@ -301,7 +306,9 @@ def restore(
     with build.blame("--resume: the checkpoint does not fit the settings", remedy):
         model.load_state_dict(checkpoint["model"])
         guide.load_state_dict(checkpoint["guide"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        # Its groups hold what suits this device, which may not be the checkpoint's.
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
         torch.set_rng_state(checkpoint["rng"]["cpu"])
         if len(checkpoint["rng"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(checkpoint["rng"]["cuda"])

@@ -21,3 +21,9 @@ def double() -> Iterator[None]:
         finally:
             torch.set_default_dtype(precision)
             pyro.clear_param_store()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked gpu is skipped where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")

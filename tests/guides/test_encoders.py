@@ -1,11 +1,12 @@
 """Encoders: any left dimensions, and what the recurrent one reads, by hand."""
 
+import math
 import re
 
 import pytest
 import torch
 
-from guides.encoders import MLP, Convolutional, Encoder, Recurrent
+from guides.encoders import MLP, Convolutional, Encoder, Recurrent, Upright
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -17,11 +18,13 @@ def make(kind: type[Encoder], shape: tuple[int, int], norm: bool = False) -> Enc
         return MLP(shape[0] * shape[1], hidden=[5, 4], norm=norm)
     if kind is Convolutional:
         return Convolutional(shape, width=2, hidden=5, norm=norm)
+    if kind is Upright:
+        return Upright(shape, hidden=[5, 4], width=2, norm=norm)
     return Recurrent(shape, hidden=4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", [MLP, Convolutional, Recurrent])
+@pytest.mark.parametrize("kind", [MLP, Convolutional, Upright, Recurrent])
 @pytest.mark.parametrize("left", [(), (5,), (3, 5), (3, 2, 5), (3, 1, 2, 1)])
 def test_left_dimensions(
     kind: type[Encoder], shape: tuple[int, int], left: tuple[int, ...]
@@ -35,7 +38,7 @@ def test_left_dimensions(
     torch.testing.assert_close(features, torch.stack(each).reshape(features.shape))
 
 
-@pytest.mark.parametrize("kind", [MLP, Convolutional, Recurrent])
+@pytest.mark.parametrize("kind", [MLP, Convolutional, Upright, Recurrent])
 def test_every_pixel_is_seen(kind: type[Encoder]) -> None:
     encoder = make(kind, (9, 7))
     x = torch.rand(50, 63, requires_grad=True)
@@ -44,7 +47,7 @@ def test_every_pixel_is_seen(kind: type[Encoder]) -> None:
 
 
 @pytest.mark.parametrize("left", [(8,), (4, 2), (2, 1, 4)])
-@pytest.mark.parametrize("kind", [MLP, Convolutional])
+@pytest.mark.parametrize("kind", [MLP, Convolutional, Upright])
 def test_batch_normalisation_takes_all_left_dimensions_as_one_batch(
     kind: type[Encoder], left: tuple[int, ...]
 ) -> None:
@@ -104,3 +107,83 @@ def test_mlp_needs_layers_of_some_width(hidden: list[int]) -> None:
     message = f"hidden must name widths of at least 1, as [400], not {hidden}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         MLP(6, hidden)
+
+
+SIDE = 28
+
+
+def blob(move: torch.Tensor) -> torch.Tensor:
+    """A lopsided smooth blob seen through the inverse of a move (2, 3), as (1, 1, SIDE, SIDE)."""
+    centres = (2 * torch.arange(SIDE) + 1) / SIDE - 1
+    y, x = torch.meshgrid(centres.double(), centres.double(), indexing="ij")
+    back = torch.linalg.inv(move[:, :2])
+    u, v = torch.einsum("ij,jhw->ihw", back, torch.stack([x, y]) - move[:, 2, None, None])
+    image = torch.exp(-0.5 * ((u / 0.2) ** 2 + (v / 0.3) ** 2)) * (1 + 0.5 * torch.sin(9 * v))
+    return image[None, None]
+
+
+def moments(image: torch.Tensor) -> dict[str, float]:
+    centres = ((2 * torch.arange(SIDE) + 1) / SIDE - 1).double()
+    weights = image[0, 0] / image.sum()
+    x, y = centres.expand(SIDE, SIDE), centres.unsqueeze(-1).expand(SIDE, SIDE)
+    middle, level = (weights * x).sum(), (weights * y).sum()
+    right, below = x - middle, y - level
+    return {
+        "middle": middle.item(),
+        "level": level.item(),
+        "across": (weights * right**2).sum().sqrt().item(),
+        "down": (weights * below**2).sum().sqrt().item(),
+        "slant": (weights * right * below).sum().item(),
+    }
+
+
+MOVES = [
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+    [[1.0, 0.4, 0.1], [0.0, 1.0, -0.15]],
+    [[0.8, -0.3, -0.2], [0.0, 0.7, 0.1]],
+]
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_an_upright_image_has_the_moments_asked_for(move: list[list[float]]) -> None:
+    encoder = Upright((SIDE, SIDE), spread=(0.3, 0.25))
+    image, _ = encoder.upright(blob(torch.tensor(move).double()))
+    found = moments(image)
+    # Interpolation between pixels smooths: a few thousandths of a half image.
+    assert found["middle"] == pytest.approx(0, abs=5e-3)
+    assert found["level"] == pytest.approx(0, abs=5e-3)
+    assert found["slant"] == pytest.approx(0, abs=2e-3)
+    assert found["down"] == pytest.approx(0.3, abs=0.01)
+    assert found["across"] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("move", MOVES[1:])
+def test_a_shear_a_stretch_and_a_shift_are_taken_away_and_told(move: list[list[float]]) -> None:
+    encoder = Upright((SIDE, SIDE))
+    moved = torch.tensor(move).double()
+    still, pose = encoder.upright(blob(torch.tensor(MOVES[0]).double()))
+    image, told = encoder.upright(blob(moved))
+    # Interpolated twice, once from coarser pixels: alike to a few hundredths of full white.
+    assert (image - still).abs().max() < 0.08
+    assert (image - still).abs().max() < 0.2 * (blob(moved) - still).abs().max()
+    change = (told - pose)[0].tolist()
+    expected = [math.log(move[0][0]), math.log(move[1][1]), move[0][1] / move[1][1]]
+    assert change[:3] == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("pixels", [0, 1])
+def test_blank_images_and_single_pixels_are_finite(pixels: int) -> None:
+    encoder = Upright((8, 8), hidden=[5])
+    x = torch.zeros(2, 64, requires_grad=True)
+    lit = x + torch.eye(64)[[9, 50]] * pixels
+    features = encoder(lit)
+    (gradient,) = torch.autograd.grad(features.square().sum(), x)
+    assert features.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("spread", [(0.3,), (0.3, 0.0), (-1.0, 0.2)])
+def test_upright_needs_two_spreads(spread: tuple[float, ...]) -> None:
+    message = f"spread must be two numbers above 0, not {list(spread)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Upright((8, 8), spread=spread)

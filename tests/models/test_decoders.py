@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.decoders import MLP, Convolutional, Decoder, Recurrent
+from models.decoders import MLP, Convolutional, Decoder, Posed, Recurrent
 from models.likelihoods import Bernoulli, DiscretisedLogistic, Likelihood
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -21,12 +21,14 @@ def make(kind: type[Decoder], shape: tuple[int, int], likelihood: Likelihood) ->
         return MLP(LATENT, shape[0] * shape[1], likelihood, hidden=[5, 4])
     if kind is Convolutional:
         return Convolutional(LATENT, shape, likelihood, width=2)
+    if kind is Posed:
+        return Posed(LATENT, shape, likelihood, hidden=[5], pose_hidden=4)
     return Recurrent(LATENT, shape, likelihood, hidden=4)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=["one-output", "two-outputs"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", [MLP, Convolutional, Recurrent])
+@pytest.mark.parametrize("kind", [MLP, Convolutional, Posed, Recurrent])
 @pytest.mark.parametrize("left", [(), (5,), (3, 5), (3, 2, 5), (3, 1, 2, 1)])
 def test_left_dimensions(
     kind: type[Decoder],
@@ -100,7 +102,7 @@ def test_recurrent_by_hand(likelihood: Callable[[], Likelihood]) -> None:
         torch.testing.assert_close(raw, torch.cat(rows))
 
 
-@pytest.mark.parametrize("kind", [MLP, Convolutional, Recurrent])
+@pytest.mark.parametrize("kind", [MLP, Convolutional, Posed, Recurrent])
 def test_every_parameter_is_used(kind: type[Decoder]) -> None:
     decoder = make(kind, (9, 7), DiscretisedLogistic(4))
     # Away from the origin no ReLU of these few is dead for every z.
@@ -114,3 +116,39 @@ def test_mlp_refuses_a_layer_of_no_width() -> None:
     message = r"^hidden must be widths of at least 1, as \[400\], not \[0\]$"
     with pytest.raises(ValueError, match=message):
         MLP(LATENT, 4, Bernoulli(), [0])
+
+
+def pose(decoder: Posed, moves: list[list[float]]) -> None:
+    """Let every z have this pose, as a distance from the identity."""
+    with torch.no_grad():
+        decoder.head[-1].weight.zero_()
+        decoder.head[-1].bias.copy_(torch.tensor(moves).flatten() / decoder.strength)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=["one-output", "two-outputs"])
+def test_a_picture_that_is_not_moved_is_seen_as_it_is(
+    likelihood: Callable[[], Likelihood],
+) -> None:
+    decoder = Posed(LATENT, (9, 7), likelihood())
+    pose(decoder, [[0, 0, 0], [0, 0, 0]])
+    z = torch.randn(4, LATENT)
+    torch.testing.assert_close(decoder.raw(z), decoder.picture.raw(z))
+
+
+def test_a_picture_looked_at_from_the_right_moves_left_and_its_border_goes_on() -> None:
+    height, width = 9, 7
+    decoder = Posed(LATENT, (height, width), DiscretisedLogistic(4))
+    pose(decoder, [[0, 0, 2 / width], [0, 0, 0]])
+    z = torch.randn(4, LATENT)
+    before = decoder.picture.raw(z).unflatten(-2, (height, width))
+    after = decoder.raw(z).unflatten(-2, (height, width))
+    torch.testing.assert_close(after[..., :-1, :], before[..., 1:, :])
+    torch.testing.assert_close(after[..., -1, :], before[..., -1, :])
+
+
+def test_a_picture_looked_at_upside_down() -> None:
+    decoder = Posed(LATENT, (9, 7), Bernoulli())
+    pose(decoder, [[0, 0, 0], [0, -2, 0]])
+    z = torch.randn(4, LATENT)
+    before = decoder.picture.raw(z).unflatten(-2, (9, 7))
+    torch.testing.assert_close(decoder.raw(z).unflatten(-2, (9, 7)), before.flip(-3))

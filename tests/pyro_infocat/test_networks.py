@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from guides import Enumerated, encoders
 from guides.guide import Guide
 from models import CatVAE, decoders, likelihoods, priors
-from pyro_infocat.networks import computing_in, networks
+from pyro_infocat.networks import compiled, computing_in, networks
 from pyro_infocat.objective import InfoCatELBO
 
 K, B, SHAPE = 5, 64, (8, 8)
@@ -107,3 +107,66 @@ def test_a_network_that_raises_is_put_back() -> None:
     with pytest.raises(RuntimeError, match="shapes"), computing_in("bfloat16", model):
         model.decoder(torch.zeros(3, 1))
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_compiled_networks_give_the_same_numbers_and_are_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The compiler's own work is left out: compiling takes a minute; what is around it is ours."""
+    made: list[nn.Module] = []
+
+    def compile_(self: nn.Module) -> None:
+        made.append(self)
+        self._compiled_call_impl = self._call_impl
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    model, guide = parts()
+    both = nn.ModuleList([model, guide])
+    before = loss_and_gradients(model, guide)
+    with compiled(True, both, lambda: loss_and_gradients(model, guide)):
+        inside = loss_and_gradients(model, guide)
+    assert {id(network) for network in made} == {id(network) for network in networks(both)}
+    assert torch.equal(before[1], inside[1])
+    assert all(module._compiled_call_impl is None for module in both.modules())
+
+
+def test_networks_that_do_not_compile_run_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no working C++\ncompiler")
+
+    def compile_(self: nn.Module) -> None:
+        self._compiled_call_impl = broken
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    model, guide = parts()
+    both = nn.ModuleList([model, guide])
+    before = loss_and_gradients(model, guide)
+    with compiled(True, both, lambda: loss_and_gradients(model, guide)):
+        inside = loss_and_gradients(model, guide)
+    assert torch.equal(before[1], inside[1])
+    assert capsys.readouterr().err == (
+        "--compile true: networks run as they are (no working C++ compiler)\n"
+    )
+
+
+def test_nothing_is_compiled_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", None)
+    model, _ = parts()
+    with compiled(False, model, lambda: pytest.fail("tried")):
+        pass
+
+
+@pytest.mark.gpu
+def test_the_compiler_gives_the_same_numbers() -> None:
+    model, guide = (part.cuda() for part in parts())
+    x = torch.rand(B, X, device="cuda").round()
+
+    def value() -> float:
+        torch.manual_seed(1)
+        return InfoCatELBO(0.0).loss(model, guide, x) / B
+
+    before = value()
+    with compiled(True, nn.ModuleList([model, guide]), value):
+        assert value() == pytest.approx(before, rel=1e-4)

@@ -1,0 +1,158 @@
+"""A step taken, recorded and replayed. The tests without a GPU put a stand-in for the graph."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_infocat import build, step
+from pyro_infocat.arguments import parse
+from pyro_infocat.data import digits
+from pyro_infocat.record import Record
+from pyro_infocat.step import WARM_UP, Recorder
+from pyro_infocat.terms import Terms
+from pyro_infocat.train import train
+from tests.brief import SMALL
+
+
+class Worker:
+    """Stands for a step: it notes which indices it worked on."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+
+    def __call__(self, index: Tensor) -> Terms:
+        self.seen.append(index.tolist())
+        return {"reconstruction": index.sum().float()}
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The stand-in: recording does no work, replaying does it; the list grows by recordings."""
+    made: list[int] = []
+
+    def capture(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
+        made.append(len(made))
+        terms = {"reconstruction": torch.zeros(())}
+        return lambda: terms["reconstruction"].copy_(work()["reconstruction"]), terms
+
+    monkeypatch.setattr(step, "capture", capture)
+    monkeypatch.setattr(step, "aside", lambda take, index: take(index))
+    return made
+
+
+def batches(number: int, size: int = 2) -> list[Tensor]:
+    return list(torch.arange(number * size).split(size))
+
+
+def test_every_batch_is_worked_on_once_and_in_order(recorded: list[int]) -> None:
+    work = Worker()
+    recorder = Recorder(work)
+    for index in batches(8):
+        terms = recorder(index, "constants")
+        assert terms["reconstruction"] == index.sum()
+    assert work.seen == [index.tolist() for index in batches(8)]
+    assert len(recorded) == 1
+
+
+def test_a_smaller_last_batch_is_taken_and_the_recording_kept(recorded: list[int]) -> None:
+    work = Worker()
+    recorder = Recorder(work)
+    for _ in range(3):
+        for index in [*batches(WARM_UP + 2), torch.tensor([99])]:
+            recorder(index, "constants")
+    assert work.seen == 3 * [*(index.tolist() for index in batches(WARM_UP + 2)), [99]]
+    assert len(recorded) == 1
+
+
+def test_changed_constants_are_recorded_anew(recorded: list[int]) -> None:
+    work = Worker()
+    recorder = Recorder(work)
+    for constants in ("one", "two"):
+        for index in batches(WARM_UP + 3):
+            recorder(index, constants)
+    assert work.seen == 2 * [index.tolist() for index in batches(WARM_UP + 3)]
+    assert len(recorded) == 2
+
+
+def test_what_cannot_be_recorded_is_said_once_and_taken(
+    recorded: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def capture(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(step, "capture", capture)
+    work = Worker()
+    recorder = Recorder(work)
+    for index in batches(8):
+        recorder(index, "constants")
+    assert work.seen == [index.tolist() for index in batches(8)]
+    assert capsys.readouterr().err == (
+        "CUDA graph: steps are taken one by one, not replayed "
+        "(operation not permitted when stream is capturing)\n"
+    )
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_recorded_run_has_the_numbers_of_a_taken_one(
+    recorded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights and the learning rate change in every epoch, so each one is recorded anew."""
+    chosen = replace(
+        parse([*SMALL, "--epochs", "2", "--anneal", "cosine"])[0],
+        batch_size=200,
+        schedules={"kl_z": [[0, 0.5], [2, 1]]},
+    )
+    histories = []
+    for wanted in (False, True):
+        monkeypatch.setattr("pyro_infocat.train.recordable", lambda *_, wanted=wanted: wanted)
+        monkeypatch.setattr(step, "capture", whole_capture)
+        torch.manual_seed(0)
+        model, guide, view = build.build(chosen, torch.device("cpu"))
+        record = Record(Path(f"out{wanted}"))
+        record.create(chosen)
+        history = train(chosen, digits(), model, guide, view, record)
+        histories.append([{k: v for k, v in row.items() if k != "seconds"} for row in history])
+    assert histories[0] == histories[1]
+
+
+def whole_capture(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
+    """A stand-in that holds every term of a real step."""
+    terms: Terms = {}
+    return lambda: terms.update(work()), terms
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("alone")
+def test_replayed_steps_train_as_taken_ones_do() -> None:
+    """Both end near the same objective; the draws differ, so the mean of the last epochs counts."""
+    chosen = replace(parse([*SMALL, "--epochs", "40"])[0], batch_size=100, device="cuda")
+    bounds = []
+    for graph in (False, True):
+        torch.manual_seed(0)
+        model, guide, view = build.build(chosen, torch.device("cuda"))
+        record = Record(Path(f"out{graph}"))
+        record.create(chosen)
+        data = digits().to(torch.device("cuda"))
+        history = train(replace(chosen, graph=graph), data, model, guide, view, record)
+        bounds.append(statistics.mean(row["elbo"] for row in history[-5:]))
+    assert bounds[0] == pytest.approx(bounds[1], abs=0.5)
+
+
+@pytest.mark.gpu
+def test_a_graph_of_a_step_is_recorded_and_replayed() -> None:
+    weight = torch.zeros(3, device="cuda")
+
+    def take(index: Tensor) -> Terms:
+        weight.add_(1)
+        return {"reconstruction": weight.sum() + index.sum()}
+
+    recorder = Recorder(take)
+    for number in range(1, 9):
+        index = torch.tensor([number], device="cuda")
+        assert recorder(index, None)["reconstruction"].item() == 3 * number + number
+    assert recorder.able
