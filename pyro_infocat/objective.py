@@ -116,7 +116,7 @@ class InfoCatELBO(TraceEnum_ELBO):
         terms: Terms = {}
         category = None
         if any(self.weights[name] for name in ELBO_TERMS):
-            if self._written_out(model, guide):
+            if self.written_out(model, guide):
                 posterior = guide.posterior(x)
                 category = posterior.category
                 if isinstance(guide, Relaxed):
@@ -134,7 +134,7 @@ class InfoCatELBO(TraceEnum_ELBO):
 
     def bound_terms(self, model: Any, guide: Any, x: Tensor) -> Terms:
         """The terms of the ELBO with every category decoded, as sums over the batch in nats."""
-        if self._written_out(model, guide):
+        if self.written_out(model, guide):
             return direct_terms(model, guide.posterior(x), x, self.num_particles)
         terms: Terms = defaultdict(lambda: x.new_zeros(()))
         for model_trace, guide_trace in self._get_traces(model, guide, (x,), {}):
@@ -142,7 +142,7 @@ class InfoCatELBO(TraceEnum_ELBO):
                 terms[name] = terms[name] + term / self.num_particles
         return dict(terms)
 
-    def _written_out(self, model: Any, guide: Any) -> bool:
+    def written_out(self, model: Any, guide: Any) -> bool:
         """Whether :mod:`pyro_infocat.terms` writes these programs out."""
         return (
             self.direct

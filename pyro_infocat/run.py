@@ -65,6 +65,12 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
     build.check_fit(settings, model, guide, view, bound, data.train.fixed(seen))
+    if not bound.written_out(model, guide) and processes.rank() == 0:
+        print(
+            f"--guide {settings.guide.class_path}: a Pyro program of its own, so the bound goes "
+            "through Pyro's enumeration: the same numbers, more slowly"
+            + ("; --decoded does not apply" if settings.decoded else "")
+        )
     if checkpoint is None and processes.rank() == 0:
         record.create(settings)
 

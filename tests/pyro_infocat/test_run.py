@@ -314,6 +314,35 @@ def test_without_the_information_layer() -> None:
 
 
 @pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("decoded", [[], ["--decoded", "2"]])
+def test_a_program_of_ones_own_is_said_to_go_through_pyro(
+    decoded: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("my_program.py").write_text(
+        "import pyro\nfrom guides import Enumerated\n\n"
+        "class Mine(Enumerated):\n"
+        "    def forward(self, x):\n"
+        "        pyro.module('guide', self)\n"
+        "        category, latent = self.posterior(x)\n"
+        "        with pyro.plate('batch', x.shape[0]):\n"
+        "            c = pyro.sample('c', category, infer={'enumerate': 'parallel'})\n"
+        "            pyro.sample('z', latent(c))\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    flags = [*SMALL, "--epochs", "1", *decoded]
+    assert main([*flags, "--guide", "my_program.Mine", "--out", "mine"]) == 0
+    said = (
+        "--guide my_program.Mine: a Pyro program of its own, so the bound goes through Pyro's "
+        "enumeration: the same numbers, more slowly"
+    )
+    if decoded:
+        said += "; --decoded does not apply"
+    assert capsys.readouterr().out.splitlines().count(said) == 1
+    assert main([*flags, "--out", "ours"]) == 0
+    assert "through Pyro's enumeration" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("brief")
 def test_early_stopping_stops() -> None:
     # So small a rate changes no parameter: no epoch is better than the first.
     flags = ["--learning_rate", "1e-30", "--patience", "2", "--epochs", "9"]

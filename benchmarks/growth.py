@@ -1,0 +1,105 @@
+"""How a step's time and memory grow with the number of categories.
+
+    python -m benchmarks.growth [--device cuda] [--write]
+
+The project's own step (enumerated bound with the analytic KL, information bound, Adam), B = 128,
+X = 784, H = 400, two latent dimensions a category, with all categories decoded and with the two
+likeliest and one drawn, which leaves value and gradient right on average. Each row is a process
+of its own, so that its peak of memory is its own; from that peak the memory of the process before
+the first step, with everything imported and the parameters made, is taken away.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+from benchmarks.step_time import DOCUMENT, FEATURES, RESULTS, machine, parts
+from guides import Enumerated
+from pyro_infocat.benchmark import with_table
+from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.train import adam, set_validation
+
+BATCH, HIDDEN = 128, 400
+ROWS = [(10, 0), (100, 0), (10, 2), (100, 2), (1000, 2)]
+"""Categories, and how many are decoded for certain; 0: all."""
+
+
+def measure(categories: int, decoded: int, device: str, steps: int) -> dict[str, float]:
+    """Median milliseconds of a step and the mebibytes that steps take at their peak."""
+    set_validation(False)
+    model, guide = parts(categories, HIDDEN, Enumerated, device)
+    model.kl = "analytic"
+    module = InfoCatELBO(decoded=decoded)(model, guide)
+    optimizer = adam(module.parameters(), 1e-3)
+    x = torch.bernoulli(torch.full((BATCH, FEATURES), 0.3)).to(device)
+    before = peak(device)
+    times = []
+    for _ in range(steps + 3):
+        began = time.perf_counter()
+        optimizer.zero_grad()
+        (module(x) / BATCH).backward()
+        optimizer.step()
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - began))
+    return {"ms": statistics.median(times[3:]), "mebibytes": peak(device) - before}
+
+
+def peak(device: str) -> float:
+    """The most memory that this process has held, in mebibytes."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def table() -> str:
+    """The committed results as Markdown."""
+    lines = ["| machine | K | decoded | ms a step | over K = 10, all decoded | memory, MiB |"]
+    lines.append("|" + " --- |" * 6)
+    for file in sorted(RESULTS.glob("growth_*.json")):
+        record = json.loads(file.read_text())
+        first = record["rows"][0]["ms"]
+        name = "{device}, {threads} threads, torch {torch}".format(**record["machine"])
+        for row in record["rows"]:
+            decoded = f"{row['decoded']} and one drawn" if row["decoded"] else "all"
+            ratio, memory = f"{row['ms'] / first:.1f}", f"{row['mebibytes']:.0f}"
+            cells = [name, str(row["categories"]), decoded, f"{row['ms']:.1f}", ratio, memory]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--write", action="store_true", help="the results and docs/cost.md")
+    parser.add_argument("--row", type=int, nargs=2, help="K and decoded: this row alone, as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.row:
+        print(json.dumps(measure(*options.row, options.device, options.steps)))
+        return
+    rows = []
+    for categories, decoded in ROWS:
+        command = [sys.executable, "-m", "benchmarks.growth", "--device", options.device]
+        command += ["--threads", str(options.threads), "--steps", str(options.steps)]
+        command += ["--row", str(categories), str(decoded)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        rows.append({"categories": categories, "decoded": decoded, **json.loads(out)})
+        print(rows[-1], flush=True)
+    if options.write:
+        record = {"machine": machine(options.device, options.threads), "rows": rows}
+        file = RESULTS / f"growth_{torch.device(options.device).type}.json"
+        file.write_text(json.dumps(record, indent=1) + "\n")
+        DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table(), "growth"))
+
+
+if __name__ == "__main__":
+    main()
