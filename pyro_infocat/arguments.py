@@ -26,6 +26,8 @@ LEAST = {
     "information_weight": 0,
     "particles": 1,
     "decoded": 0,
+    "starts": 1,
+    "start_epochs": 1,
     "patience": 0,
     "nll_samples": 1,
     "seed": 0,
@@ -134,6 +136,13 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
         default="float32",
         help="what the networks compute in while training; the bound is in float32 always",
     )
+    add(
+        "--starts",
+        type=int,
+        default=1,
+        help="train so many beginnings and go on with the one of the largest objective",
+    )
+    add("--start_epochs", type=int, default=3, help="epochs of each beginning of --starts")
     add("--compile", type=bool, default=False, help="true: compile the networks (torch.compile)")
     add(
         "--graph",
@@ -272,6 +281,10 @@ def _refuse(values: dict[str, Any]) -> None:
         raise UserError(f"--seed {values['seed']}: must be at most {MOST_SEED}")
     if not values["learning_rate"] > 0:
         raise UserError(f"--learning_rate {values['learning_rate']}: must be above 0")
+    if values["starts"] > 1 and values["start_epochs"] > values["epochs"]:
+        raise UserError(
+            f"--start_epochs {values['start_epochs']}: must be at most --epochs {values['epochs']}"
+        )
     if not 0 < values["validation"] < 1:
         raise UserError(f"--validation {values['validation']}: must lie between 0 and 1")
     for name, points in values["schedules"].items():

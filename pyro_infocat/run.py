@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyro_infocat.arguments import parse
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import CHECKPOINT, CONFIG, Settings
+from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS, Settings
 
 INTERRUPTED = 130
 
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out is not None and (out / CHECKPOINT).exists():
             flags = ["--config", str(out / CONFIG), "--out", str(out), "--resume", "true"]
             how = f"continue with: python -m pyro_infocat.run {shlex.join(flags)}"
+        elif out is not None and (out / STARTS).exists():
+            how = "the same command goes on with the starts"
         print(f"interrupted; {how}", file=sys.stderr)
         return INTERRUPTED
     return 0
@@ -54,6 +56,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     from pyro_infocat.device import pick
     from pyro_infocat.evaluate import evaluate
     from pyro_infocat.record import Record
+    from pyro_infocat.starts import best_start
     from pyro_infocat.train import set_validation, train
 
     device = pick(settings.device)
@@ -76,6 +79,8 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
 
     set_validation(False)
     processes.join(device)
+    if checkpoint is None and settings.starts > 1:
+        checkpoint = best_start(settings, data, device, record)
     history = train(settings, data, model, guide, view, record, checkpoint)
     processes.leave()
     if processes.rank() > 0:

@@ -45,6 +45,9 @@ CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
 HISTORY, METRICS = "history.jsonl", "metrics.json"
 """The files of a run's folder."""
 
+STARTS = "starts"
+"""The folder in it that holds the beginnings of which one went on."""
+
 
 @dataclass(frozen=True)
 class Component:
@@ -80,6 +83,8 @@ class Settings:
     precision: Literal["float32", "bfloat16"]
     compile: bool
     graph: bool
+    starts: int
+    start_epochs: int
     patience: int
     validation: float
     nll_samples: int

@@ -48,10 +48,12 @@ def train(
     view: View,
     record: Record,
     checkpoint: Mapping[str, Any] | None = None,
+    until: int | None = None,
 ) -> History:
     """Fit model and guide to the training split; a checkpoint after each epoch.
 
     :param checkpoint: where to go on from.
+    :param until: the epoch to stop after, before the run's last one.
     :raises UserError: where a term of the objective is no longer finite.
     """
     seen = build.observation(settings, model.decoder.likelihood)
@@ -74,6 +76,7 @@ def train(
     step = Step(fitted, seen, view, guide, bound, parallel, optimizer, recordable(settings, fitted))
     some = fitted.part(torch.arange(2)).fixed(seen)
     constants = dict(bound.weights)
+    last = until or settings.epochs
     steps = math.ceil(len(fitted) / settings.batch_size)
 
     with (
@@ -81,14 +84,14 @@ def train(
         computing_in(settings.precision, module),
         compiled(settings.compile, module, lambda: bound.loss(model, guide, some)),
         tqdm(
-            total=settings.epochs * steps,
+            total=last * steps,
             initial=len(history) * steps,
             unit="step",
             # No bar where there is no terminal: stderr is then for errors alone.
             disable=True if processes.rank() > 0 else None,
         ) as bar,
     ):
-        for epoch in range(len(history), settings.epochs):
+        for epoch in range(len(history), last):
             if settings.patience and waited(history) >= settings.patience:
                 break
             began = time.perf_counter()
@@ -117,6 +120,7 @@ def train(
             ledger.close(module)
             row = {"epoch": float(epoch + 1), **unweighted(bound, model, guide, step.x)}
             row |= ledger.means()
+            row["objective"] = objective(row, bound.weights)
             if held_out is not None:
                 row["validation_elbo"] = held_out_elbo(bound, model, guide, held_out, seen)
             row["seconds"] = time.perf_counter() - began
@@ -129,6 +133,12 @@ def train(
                 watch.look(epoch + 1, bound.weights["reconstruction"] > 0, board)
             bar.set_postfix_str(brief(row))
     return history
+
+
+def objective(row: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """What training makes larger: the weighed terms of an epoch, in nats per example."""
+    signs = SIGNS.items()
+    return sum(sign * weights[name] * row[name] for name, sign in signs if name in row)
 
 
 def board_of(record: Record, epochs: int) -> AbstractContextManager[SummaryWriter | None]:

@@ -153,7 +153,7 @@ def test_history_has_a_line_an_epoch_with_every_term(finished: Path) -> None:
     rows = history(finished)
     assert [row["epoch"] for row in rows] == [1, 2]
     for row in rows:
-        assert set(row) == TERMS | {"epoch", "seconds"}
+        assert set(row) == TERMS | {"epoch", "seconds", "objective"}
         assert row["elbo"] == pytest.approx(row["reconstruction"] - row["kl_z"] - row["kl_c"])
     assert rows[1]["elbo"] > rows[0]["elbo"]
     total = sum(row["seconds"] for row in rows)
@@ -163,7 +163,8 @@ def test_history_has_a_line_an_epoch_with_every_term(finished: Path) -> None:
 def test_tensorboard_reads_the_terms(finished: Path) -> None:
     events = EventAccumulator(str(finished))
     events.Reload()
-    assert set(events.Tags()["scalars"]) == TERMS | {"seconds"}
+    watched = {f"categories/{name}" for name in ("used", "least_share", "merged")}
+    assert set(events.Tags()["scalars"]) == TERMS | {"seconds", "objective"} | watched
     rows = history(finished)
     for name in TERMS:
         points = events.Scalars(name)

@@ -1,0 +1,49 @@
+"""Several beginnings of a run, of which the best by its own objective goes on.
+
+Which mode takes which examples is decided in the first epochs, and training does not undo it.
+"""
+
+from typing import Any
+
+import pyro
+import torch
+
+from pyro_infocat import build, processes
+from pyro_infocat.data import DataSet
+from pyro_infocat.record import Record
+from pyro_infocat.settings import CHECKPOINT, STARTS, Settings
+from pyro_infocat.train import train
+
+
+def best_start(
+    settings: Settings, data: DataSet, device: torch.device, record: Record
+) -> dict[str, Any]:
+    """Train each start for ``start_epochs``; the checkpoint of the one that goes on.
+
+    It is the one with the largest objective in nats per example over its last epoch: no label is
+    looked at. Starts lie in a folder of their own each, where a stopped one goes on. The time
+    of all is counted as the run's.
+    """
+    objectives, seconds = [], 0.0
+    places = [Record(record.folder / STARTS / str(number)) for number in range(settings.starts)]
+    for number, place in enumerate(places):
+        # No two starts of any two runs share their random numbers.
+        pyro.set_rng_seed(settings.seed * settings.starts + number)
+        model, guide, view = build.build(settings, device)
+        checkpoint = place.checkpoint() if (place.folder / CHECKPOINT).exists() else None
+        if checkpoint is None and processes.rank() == 0:
+            place.create(settings)
+        history = train(
+            settings, data, model, guide, view, place, checkpoint, settings.start_epochs
+        )
+        objectives.append(history[-1]["objective"])
+        seconds += sum(row["seconds"] for row in history)
+    # Every process reads what the first one has written.
+    best = int(processes.shared(torch.tensor(objectives, device=device).argmax()))
+    if processes.rank() == 0:
+        reached = ", ".join(f"{objective:.2f}" for objective in objectives)
+        print(f"start {best} goes on; the objectives are {reached} nats", flush=True)
+    checkpoint = places[best].checkpoint()
+    rows = checkpoint["history"]
+    rows[-1]["seconds"] += seconds - sum(row["seconds"] for row in rows)
+    return checkpoint

@@ -1,0 +1,97 @@
+"""Several beginnings, of which the best by its own objective goes on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pyro_infocat import starts
+from pyro_infocat.run import main
+from pyro_infocat.settings import CHECKPOINT, HISTORY, METRICS
+from pyro_infocat.train import objective, train
+from tests.brief import SMALL
+
+pytestmark = pytest.mark.usefixtures("brief")
+
+FLAGS = [*SMALL, "--epochs", "4", "--starts", "3", "--start_epochs", "2"]
+
+
+def rows(folder: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(folder, HISTORY).read_text().splitlines()]
+
+
+def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+def test_the_start_of_the_largest_objective_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FLAGS, "--out", "out"]) == 0
+    begun = [rows(f"out/starts/{number}") for number in range(3)]
+    assert [len(history) for history in begun] == [2, 2, 2]
+    reached = [history[-1]["objective"] for history in begun]
+    assert len(set(reached)) == 3
+    best = reached.index(max(reached))
+    whole = rows("out")
+    assert len(whole) == 4
+    assert timeless(whole[:2]) == timeless(begun[best])
+    said = ", ".join(f"{value:.2f}" for value in reached)
+    assert f"start {best} goes on; the objectives are {said} nats\n" in capsys.readouterr().out
+    # All starts were trained, so all of their time counts.
+    spent = sum(row["seconds"] for history in begun for row in history)
+    spent += sum(row["seconds"] for row in whole[2:])
+    metrics = json.loads(Path("out", METRICS).read_text())
+    assert metrics["train_seconds"] == pytest.approx(spent)
+    assert metrics["epochs"] == 4
+
+
+def test_the_objective_is_the_weighed_sum_of_the_terms() -> None:
+    weights = {"reconstruction": 1.0, "kl_z": 2.0, "kl_c": 1.0, "information_bound": 0.5}
+    weights |= {"marginal_entropy": 3.0, "conditional_entropy": 0.1, "consistency": 0.0}
+    row = {"reconstruction": -80.0, "kl_z": 10.0, "kl_c": 2.0, "information_bound": 1.5}
+    row |= {"marginal_entropy": 2.0, "conditional_entropy": 0.5}
+    assert objective(row, weights) == pytest.approx(-80 - 2 * 10 - 2 + 0.75 + 6 - 0.05)
+
+
+def test_seeds_reproduce_and_share_no_start() -> None:
+    for out in ("first", "second"):
+        assert main([*FLAGS, "--out", out]) == 0
+    assert timeless(rows("first")) == timeless(rows("second"))
+    assert main([*FLAGS, "--seed", "1", "--out", "third"]) == 0
+    begun = [
+        rows(f"{out}/starts/{number}")[0]["elbo"]
+        for out in ("first", "third")
+        for number in range(3)
+    ]
+    assert len(set(begun)) == 6
+
+
+def test_a_run_stopped_among_its_starts_goes_on_to_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*FLAGS, "--out", "whole"]) == 0
+    calls: list[int] = []
+
+    def stopped(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            *most, _ = arguments
+            # The second start is stopped after its first epoch.
+            train(*most, 1)
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(starts, "train", stopped)
+    capsys.readouterr()
+    assert main([*FLAGS, "--out", "stopped"]) == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on with the starts\n"
+    assert not Path("stopped", CHECKPOINT).exists()
+    torch.manual_seed(5)
+    assert main([*FLAGS, "--out", "stopped"]) == 0
+    assert timeless(rows("whole")) == timeless(rows("stopped"))
+
+
+def test_one_start_leaves_no_folder() -> None:
+    assert main([*SMALL, "--epochs", "1", "--out", "out"]) == 0
+    assert not Path("out", "starts").exists()
