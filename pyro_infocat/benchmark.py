@@ -11,7 +11,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ COLUMNS = {
     "train_seconds": ("seconds", "{:.0f}", min),
 }
 """Each metric of the table: its title, its format, and which end of it is the best."""
+
+NOTHING = "\N{EN DASH}"
+"""Stands for a metric that a row does not have: a rival of another kind may have no bound."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,8 +177,10 @@ def table(results: Path) -> str:
     return "\n".join(lines)
 
 
-def _cell(runs: Iterable[dict[str, Any]], name: str) -> str:
+def _cell(runs: Sequence[dict[str, Any]], name: str) -> str:
     _, form, best = COLUMNS[name]
+    if not any(name in run for run in runs):
+        return NOTHING
     values = [run[name] for run in runs]
     mean = form.format(statistics.mean(values))
     if len(values) == 1:

@@ -59,6 +59,10 @@ def execute(command: str, folder: Path) -> int:
         command = command.split(" && ")[-1]
     words = shlex.split(command)
     match words:
+        case ["python", "-m", "pyro_infocat.run", "--config", preset, *flags]:
+            # A preset lies in the checkout, the config of a run that came before lies here.
+            config = preset if Path(preset).exists() else str(ROOT / preset)
+            return run.main(["--config", config, *flags, *BRIEF])
         case ["python", "-m", "pyro_infocat.run", *flags]:
             return run.main([*flags, *BRIEF])
         case ["python", "-m", "pyro_infocat.sample", *flags]:

@@ -175,6 +175,14 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     assert row == ["one", "1", "0.500", "1.000", "0.250", "8.0", "-10.00", "10.00", "3"]
 
 
+def test_a_metric_that_no_run_has_is_left_open(tmp_path: Path) -> None:
+    runs = [{"accuracy": 0.5, "nmi": 0.25}, {"accuracy": 0.5, "nmi": 0.75}]
+    (tmp_path / "rival.json").write_text(json.dumps({"name": "rival", "runs": runs}))
+    (row,) = rows(benchmark.table(tmp_path))
+    accuracy, nmi = "0.500 ± 0.000 (worst 0.500)", "0.500 ± 0.354 (worst 0.250)"
+    assert row == ["rival", "2", accuracy, "\N{EN DASH}", nmi, *["\N{EN DASH}"] * 4]
+
+
 def test_a_table_is_in_order_and_leaves_other_files_out(tmp_path: Path) -> None:
     for name, seeds in (("b", 2), ("a", 1), ("c", 3), ("none", 0)):
         write_results(tmp_path, name, seeds)
