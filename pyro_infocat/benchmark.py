@@ -1,6 +1,7 @@
 """``python -m pyro_infocat.benchmark PRESET --seeds 0 1 2``: many seeds of a preset, and a table.
 
-Runs that are finished are kept and runs that were stopped go on, so the same command resumes.
+Runs that are finished are kept and runs that were stopped go on, so the same command resumes,
+also elsewhere: seeds that the committed results hold of the same recipe are not run again.
 """
 
 import argparse
@@ -100,8 +101,11 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
     for preset in options.preset:
         name = options.name or preset.stem
         place = options.out / re.sub(r"\W+", "-", name)
-        _keep_recipe(place, preset.read_text() + shlex.join(flags) + "\n")
-        folders = {seed: place / f"seed{seed}" for seed in options.seeds}
+        file = options.results / f"{place.name}.json"
+        recipe = _recipe(preset, flags)
+        _keep_recipe(place, recipe)
+        runs = _finished(file, recipe)
+        folders = {seed: place / f"seed{seed}" for seed in options.seeds if seed not in runs}
         threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
         with ThreadPoolExecutor(options.jobs) as pool:
             jobs = {
@@ -115,19 +119,30 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
                     f"error: {name}: seed {seed} failed; '{_log(folders[seed])}' says why",
                     file=sys.stderr,
                 )
-        runs = [
-            json.loads((folder / METRICS).read_text())
-            for folder in folders.values()
-            if (folder / METRICS).exists()
-        ]
-        record = {"name": name, "preset": preset.name, "flags": flags, "runs": runs}
+            elif (folders[seed] / METRICS).exists():
+                runs[seed] = json.loads((folders[seed] / METRICS).read_text())
         if runs:
-            file = options.results / f"{place.name}.json"
+            record = {"name": name, "preset": preset.name, "flags": flags, "recipe": recipe}
+            record["runs"] = [runs[seed] for seed in sorted(runs)]
             file.write_text(json.dumps(record, indent=1) + "\n")
     print(table(options.results))
     if options.readme:
         README.write_text(with_table(README.read_text(), table(options.results)))
     return failed
+
+
+def _recipe(preset: Path, flags: Sequence[str]) -> str:
+    """What a row's runs are made with: the preset without its comments, and the flags."""
+    lines = [line for line in preset.read_text().splitlines() if not line.startswith("#")]
+    return "\n".join([*lines, shlex.join(flags)]) + "\n"
+
+
+def _finished(file: Path, recipe: str) -> dict[int, dict[str, Any]]:
+    """The runs of this recipe that a file of results holds, by seed: another machine's count."""
+    record = json.loads(file.read_text()) if file.exists() else {}
+    if record.get("recipe") != recipe:
+        return {}
+    return {run["seed"]: run for run in record["runs"]}
 
 
 def _keep_recipe(place: Path, recipe: str) -> None:

@@ -135,6 +135,44 @@ def test_finished_seeds_are_not_run_again(
     assert results(measured.folder) == record
 
 
+def elsewhere(measured: Measured, folder: Path) -> None:
+    """The results alone, on a machine that has none of the runs."""
+    (folder / "results").mkdir()
+    content = (measured.folder / "results" / f"{FOLDER}.json").read_text()
+    (folder / "results" / f"{FOLDER}.json").write_text(content)
+
+
+def test_seeds_that_the_results_hold_are_not_run_again_elsewhere(
+    measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    elsewhere(measured, tmp_path)
+    monkeypatch.setattr(subprocess, "run", never)
+    assert measure(tmp_path, *TINY, "--seeds", "1") == 0
+    assert results(tmp_path) == results(measured.folder)
+
+
+def test_results_of_another_recipe_are_replaced(measured: Measured, tmp_path: Path) -> None:
+    elsewhere(measured, tmp_path)
+    flags = [*TINY, "--batch_size", "500"]
+    assert measure(tmp_path, *flags, "--seeds", "0") == 0
+    found = results(tmp_path)
+    assert found["flags"] == flags
+    (run,) = found["runs"]
+    assert run["elbo"] != results(measured.folder)["runs"][0]["elbo"]
+
+
+def test_a_comment_in_a_preset_makes_no_other_recipe(tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    recipes = []
+    for text in ("# One.\ndata: digits\n", "# Two,\n# longer.\ndata: digits\n"):
+        preset.write_text(text)
+        recipes.append(benchmark._recipe(preset, ["--epochs", "2"]))
+    assert recipes[0] == recipes[1] == "data: digits\n--epochs 2\n"
+
+
 # Tables.
 
 HAND_MADE = {

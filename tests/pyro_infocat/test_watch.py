@@ -1,8 +1,10 @@
 """The collapse watch says what becomes of the categories, and leaves no trace in the run."""
 
+import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import guides
 from guides import encoders
@@ -23,7 +26,7 @@ from pyro_infocat.arguments import parse
 from pyro_infocat.data import Split, digits
 from pyro_infocat.record import Record
 from pyro_infocat.settings import Settings
-from pyro_infocat.train import set_validation, train
+from pyro_infocat.train import set_validation, train, validation_split
 from pyro_infocat.watch import CHUNK, EXAMPLES, Watch
 from tests.brief import SMALL
 
@@ -57,6 +60,9 @@ class Reader(Guide):
         self.read.append(x)
         q = x @ self.table.to(x.device)
         return Posterior(dist.Categorical(logits=q.log()), lambda c: dist.Normal(0.0, 1.0))
+
+    def critic(self, x: Tensor) -> dist.Categorical:
+        raise AssertionError("a critic may be blunter than q(c|x)")
 
 
 class Board:
@@ -240,6 +246,25 @@ def test_three_in_one_and_another_host(said: Said) -> None:
     ]
 
 
+def test_an_overlap_is_never_more_than_whole(said: Said) -> None:
+    """Though by chance more images than not be taken for the wrong one of two."""
+    world = World([*APART[:2], [0, 0, 0.45, 0.55], [0, 0, 0.55, 0.45]])
+    world.look()
+    assert said() == ["epoch 1: category 3 merged into 2 (their images overlap by 100%)"]
+
+
+def test_two_that_nothing_is_taken_for_compare_with_others_only(said: Said) -> None:
+    """Category 2's images are anything's, 3's are 0's; real ones are as they should be."""
+    table = torch.eye(7)
+    table[6] = torch.tensor([0.25, 0.25, 0, 0, 0.25, 0.25, 0])
+    world = World(table, lit=[0, 1, 6, 0, 4, 5, 6], examples=[40, 30, 90, 20, 30, 30, 1])
+    world.look()
+    assert said() == [
+        "epoch 1: category 6 died (0.0% of the examples)",
+        "epoch 1: category 3 merged into 0 (their images overlap by 100%)",
+    ]
+
+
 def test_a_dead_category_is_no_longer_merged(said: Said) -> None:
     world = World()
     world.look(lent(0.17))
@@ -302,7 +327,7 @@ def test_a_plain_vae_has_one_category_in_use(said: Said) -> None:
     assert world.last()["categories/used"] == 1
 
 
-@pytest.mark.parametrize(("categories", "draws"), [(10, 50), (120, 41), (1000, 5)])
+@pytest.mark.parametrize(("categories", "draws"), [(10, 50), (120, 41), (1300, 5)])
 def test_a_look_is_bounded(categories: int, draws: int) -> None:
     per = 2500 // categories + 1
     world = World(torch.eye(categories), examples=[per] * categories)
@@ -312,7 +337,7 @@ def test_a_look_is_bounded(categories: int, draws: int) -> None:
     assert sum(map(len, read)) == EXAMPLES + draws * categories
     # Examples from the whole split, the draws of each category beside one another.
     seen = torch.cat(read)
-    assert seen[:EXAMPLES].sum(0).count_nonzero() > 0.5 * categories
+    assert seen[:EXAMPLES].sum(0).count_nonzero() > 0.9 * categories
     drawn = seen[EXAMPLES:].argmax(-1)
     assert torch.equal(drawn, torch.arange(categories).repeat_interleave(draws))
 
@@ -326,7 +351,30 @@ def test_a_broken_category_does_not_stop_training(said: Said) -> None:
     assert said() == []
 
 
+def test_images_are_drawn_not_averaged() -> None:
+    world = World(torch.eye(60))
+    world.model.decoder.raw = lambda z: torch.zeros(*z.shape[:-1], 60, 1)
+    world.look()
+    assert set(torch.cat(world.guide.read).unique().tolist()) == {0, 1}
+
+
 # Beside the run.
+
+
+def test_a_progress_bar_makes_room_for_a_line() -> None:
+    both = io.StringIO()
+    with redirect_stdout(both), redirect_stderr(both), tqdm(total=2):
+        World(kept(0.0)).look()
+    before, _ = both.getvalue().split("epoch 1: category 3 died (0.0% of the examples)\n")
+    assert "0/2" in before
+    assert before.endswith("\r")
+
+
+def test_a_line_is_in_a_log_at_once() -> None:
+    log = io.TextIOWrapper(io.BytesIO())
+    with redirect_stdout(log):
+        World(kept(0.0)).look()
+    assert b"died" in log.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def parts(norm: bool = True) -> tuple[CatVAE, Guide]:
@@ -478,6 +526,21 @@ def test_a_run_is_the_same_to_the_bit_without_its_watch(
     assert watched[0] == alone[0]
     for name, value in watched[1].items():
         assert torch.equal(value, alone[1][name]), name
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_validation_share_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Split] = []
+
+    def watch(model: CatVAE, guide: Guide, split: Split, *_: Any) -> "Unwatched":
+        looked_at.append(split)
+        return Unwatched()
+
+    monkeypatch.setattr("pyro_infocat.train.Watch", watch)
+    chosen = settings(epochs=1, patience=9)
+    fit(chosen)
+    fitted, _ = validation_split(digits().train, chosen)
+    assert torch.equal(looked_at[0].pixels, fitted.pixels)
 
 
 class Unwatched:
