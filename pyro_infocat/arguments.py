@@ -281,10 +281,6 @@ def _refuse(values: dict[str, Any]) -> None:
         raise UserError(f"--seed {values['seed']}: must be at most {MOST_SEED}")
     if not values["learning_rate"] > 0:
         raise UserError(f"--learning_rate {values['learning_rate']}: must be above 0")
-    if values["starts"] > 1 and values["start_epochs"] > values["epochs"]:
-        raise UserError(
-            f"--start_epochs {values['start_epochs']}: must be at most --epochs {values['epochs']}"
-        )
     if not 0 < values["validation"] < 1:
         raise UserError(f"--validation {values['validation']}: must lie between 0 and 1")
     for name, points in values["schedules"].items():

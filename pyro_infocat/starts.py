@@ -18,13 +18,14 @@ from pyro_infocat.train import train
 def best_start(
     settings: Settings, data: DataSet, device: torch.device, record: Record
 ) -> dict[str, Any]:
-    """Train each start for ``start_epochs``; the checkpoint of the one that goes on.
+    """Train each start for ``start_epochs``, or the whole run; the checkpoint that goes on.
 
-    It is the one with the largest objective in nats per example over its last epoch: no label is
-    looked at. Starts lie in a folder of their own each, where a stopped one goes on. The time
-    of all is counted as the run's.
+    It is that of the start with the largest objective in nats per example over its last epoch:
+    no label is looked at. Starts lie in a folder of their own each, where a stopped one goes on.
+    The time of all is counted as the run's.
     """
     objectives, seconds = [], 0.0
+    until = min(settings.start_epochs, settings.epochs)
     places = [Record(record.folder / STARTS / str(number)) for number in range(settings.starts)]
     for number, place in enumerate(places):
         # No two starts of any two runs share their random numbers.
@@ -33,9 +34,7 @@ def best_start(
         checkpoint = place.checkpoint() if (place.folder / CHECKPOINT).exists() else None
         if checkpoint is None and processes.rank() == 0:
             place.create(settings)
-        history = train(
-            settings, data, model, guide, view, place, checkpoint, settings.start_epochs
-        )
+        history = train(settings, data, model, guide, view, place, checkpoint, until)
         objectives.append(history[-1]["objective"])
         seconds += sum(row["seconds"] for row in history)
     # Every process reads what the first one has written.
@@ -46,4 +45,6 @@ def best_start(
     checkpoint = places[best].checkpoint()
     rows = checkpoint["history"]
     rows[-1]["seconds"] += seconds - sum(row["seconds"] for row in rows)
+    if processes.rank() == 0:
+        record.save(checkpoint, rows)
     return checkpoint

@@ -126,10 +126,7 @@ FLAGS = {
     "nll samples": (["--nll_samples", "0"], ["--nll_samples 0", "at least 1"]),
     "patience": (["--patience", "-1"], ["--patience -1", "at least 0"]),
     "starts": (["--starts", "0"], ["--starts 0", "at least 1"]),
-    "start epochs": (
-        ["--starts", "2", "--start_epochs", "9", "--epochs", "8"],
-        ["--start_epochs 9", "at most --epochs 8"],
-    ),
+    "start epochs": (["--start_epochs", "0"], ["--start_epochs 0", "at least 1"]),
     "precision": (["--precision", "half"], ["--precision", "'half'", "float32", "bfloat16"]),
     "graph": (["--graph", "maybe"], ["--graph", "'maybe'", "true or false"]),
     "compile": (["--compile", "maybe"], ["--compile", "'maybe'", "true or false"]),

@@ -92,6 +92,15 @@ def test_a_run_stopped_among_its_starts_goes_on_to_the_same_numbers(
     assert timeless(rows("whole")) == timeless(rows("stopped"))
 
 
+def test_starts_of_more_epochs_than_the_run_are_whole_runs() -> None:
+    flags = [*SMALL, "--epochs", "2", "--starts", "2", "--start_epochs", "5", "--out", "out"]
+    assert main(flags) == 0
+    begun = [rows(f"out/starts/{number}") for number in range(2)]
+    assert [len(history) for history in begun] == [2, 2]
+    best = max(begun, key=lambda history: history[-1]["objective"])
+    assert timeless(rows("out")) == timeless(best)
+
+
 def test_one_start_leaves_no_folder() -> None:
     assert main([*SMALL, "--epochs", "1", "--out", "out"]) == 0
     assert not Path("out", "starts").exists()
