@@ -114,7 +114,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
         type=dict[str, list[list[float]]],
         default={},
         help="weights that change, as [epoch, weight] pairs joined by straight lines, such as "
-        "{kl_z: [[0, 0], [10, 1]]}",
+        "{kl_z: [[0, 0], [10, 1]]}; so do temperature and learning_rate",
     )
     add(
         "--kl",
@@ -293,6 +293,8 @@ def _refuse(values: dict[str, Any]) -> None:
             raise UserError(
                 f"--schedules: the epochs of {name} in {points} must rise, as in [[0, 0], [10, 1]]"
             )
+        if name == "learning_rate" and min(rate for _, rate in points) <= 0:
+            raise UserError(f"--schedules: learning_rate is {points}; every value must be above 0")
 
 
 def _refuse_endless(key: str, value: Any) -> None:

@@ -85,7 +85,7 @@ def objective(settings: Settings) -> InfoCatELBO:
         )
     with blame("--schedules"):
         for name, points in settings.schedules.items():
-            if name != "temperature":
+            if name not in ("temperature", "learning_rate"):
                 InfoCatELBO(weights={name: min(weight for _, weight in points)})
     return bound
 

@@ -97,10 +97,10 @@ def train(
             began = time.perf_counter()
             now = {name: interpolate(points, epoch) for name, points in settings.schedules.items()}
             if "temperature" in now:
-                guide.temperature = now.pop("temperature")  # type: ignore[assignment]
-            bound.weights = constants | now
+                guide.temperature = now["temperature"]  # type: ignore[assignment]
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate(settings, epoch)
+                group["lr"] = now.get("learning_rate", rate(settings, epoch))
+            bound.weights = constants | {name: now[name] for name in now if name in SIGNS}
 
             ledger = Ledger(epoch)
             for index in processes.shared(fitted.shuffled()).split(settings.batch_size):
@@ -283,10 +283,10 @@ def interpolate(points: Sequence[Sequence[float]], epoch: int) -> float:
 
 
 def rate(settings: Settings, epoch: int) -> float:
-    """The learning rate of an epoch over the first one's."""
+    """The learning rate of an epoch, where no schedule gives it."""
     if settings.anneal == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
-    return 1.0
+        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+    return settings.learning_rate
 
 
 def snapshot(

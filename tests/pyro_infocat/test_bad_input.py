@@ -177,6 +177,10 @@ FLAGS = {
         ["--schedules", "{kl_z: 3}"],
         ["--schedules: expected a list of [epoch, weight] pairs, not '3'"],
     ),
+    "schedule of no learning": (
+        ["--schedules", "{learning_rate: [[0, 0.001], [5, 0]]}"],
+        ["--schedules", "learning_rate is [[0.0, 0.001], [5.0, 0.0]]", "above 0"],
+    ),
     "schedule without points": (["--schedules", "{kl_z: []}"], ["--schedules", "kl_z", "[[0, 0]"]),
     "schedule of triples": (
         ["--schedules", "{kl_z: [[0, 1, 2]]}"],

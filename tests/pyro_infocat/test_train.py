@@ -58,13 +58,23 @@ def test_a_schedule_of_one_point_is_constant() -> None:
 
 
 def test_the_learning_rate_falls_by_half_a_cosine() -> None:
-    cosine = settings(anneal="cosine", epochs=4)
+    cosine = settings(anneal="cosine", epochs=4, learning_rate=1.0)
     found = [rate(cosine, epoch) for epoch in range(4)]
     assert found == pytest.approx([1, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])
-    assert [rate(settings(), epoch) for epoch in range(4)] == [1, 1, 1, 1]
+    assert [rate(settings(), epoch) for epoch in range(4)] == [1e-3] * 4
 
 
-def test_weights_and_rates_reach_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("scheduled", "rates"),
+    [
+        ({}, [1e-3, 0.75e-3, 0.25e-3]),
+        ({"learning_rate": [[0.0, 3e-3], [1.0, 3e-3], [2.0, 1e-4]]}, [3e-3, 3e-3, 1e-4]),
+    ],
+    ids=["cosine", "schedule"],
+)
+def test_weights_and_rates_reach_the_loop(
+    scheduled: dict[str, list[list[float]]], rates: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A term weighed 0 in every epoch might as well not be there; the rate is the optimiser's."""
     seen: list[float] = []
     step = torch.optim.Adam.step
@@ -80,12 +90,12 @@ def test_weights_and_rates_reach_the_loop(monkeypatch: pytest.MonkeyPatch) -> No
     trained: list[int] = []
     monkeypatch.setattr(torch.optim.Adam, "step", look)
     monkeypatch.setattr(objective, "information_bound", information_bound)
-    schedules = {"information_bound": [[1.0, 0.0], [2.0, 1.0]]}
+    schedules = {"information_bound": [[1.0, 0.0], [2.0, 1.0]], **scheduled}
     chosen = settings(anneal="cosine", schedules=schedules, batch_size=2000)
     history = fit(chosen, digits())
     assert trained == [2]
     assert all(row["information_bound"] <= math.log(10) for row in history)
-    assert seen == pytest.approx([1e-3, 0.75e-3, 0.25e-3])
+    assert seen == pytest.approx(rates)
 
 
 def test_the_ledger_averages_over_examples() -> None:
