@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import estimators, growth, step_time
+from benchmarks import decoded, estimators, growth, step_time
 from pyro_infocat import benchmark, run, sample
 from tests.tiny import write_tiny_mnist
 
@@ -111,6 +111,7 @@ def test_tables_of_estimators_and_steps_are_the_committed_results() -> None:
     text = step_time.DOCUMENT.read_text()
     assert text == benchmark.with_table(text, step_time.table(), "steps")
     assert text == benchmark.with_table(text, growth.table(), "growth")
+    assert text == benchmark.with_table(text, benchmark.table(decoded.RESULTS), "decoded")
 
 
 def test_code_in_the_documents_is_short() -> None:
