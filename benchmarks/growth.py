@@ -19,11 +19,11 @@ import time
 
 import torch
 
-from benchmarks.step_time import DOCUMENT, FEATURES, RESULTS, machine, parts
+from benchmarks.step_time import DOCUMENT, FEATURES, RESULTS, machine, parts, step
 from guides import Enumerated
 from pyro_infocat.benchmark import with_table
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.train import adam, set_validation
+from pyro_infocat.train import set_validation
 
 BATCH, HIDDEN = 128, 400
 ROWS = [(10, 0), (100, 0), (10, 2), (100, 2), (1000, 2)]
@@ -36,15 +36,13 @@ def measure(categories: int, decoded: int, device: str, steps: int) -> dict[str,
     model, guide = parts(categories, HIDDEN, Enumerated, device)
     model.kl = "analytic"
     module = InfoCatELBO(decoded=decoded)(model, guide)
-    optimizer = adam(module.parameters(), 1e-3)
+    take = step("pyro_infocat", module, list(module.parameters()))
     x = torch.bernoulli(torch.full((BATCH, FEATURES), 0.3)).to(device)
     before = peak(device)
     times = []
     for _ in range(steps + 3):
         began = time.perf_counter()
-        optimizer.zero_grad()
-        (module(x) / BATCH).backward()
-        optimizer.step()
+        take(x)
         if x.is_cuda:
             torch.cuda.synchronize()
         times.append(1e3 * (time.perf_counter() - began))

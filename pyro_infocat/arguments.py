@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_infocat.errors import UserError
 from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, HELP, given_to
-from pyro_infocat.settings import DATA_SETS, ROOT, Component, Settings
+from pyro_infocat.settings import DATA_SETS, ROOT, Component, Precision, Settings
 from pyro_infocat.wording import explain, one_line, where
 
 LEAST = {
@@ -132,7 +132,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
     )
     add(
         "--precision",
-        type=Literal["float32", "bfloat16"],
+        type=Precision,
         default="float32",
         help="what the networks compute in while training; the bound is in float32 always",
     )

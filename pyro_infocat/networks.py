@@ -8,13 +8,13 @@ in Python, whose programs no compiler takes whole.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-Precision = Literal["float32", "bfloat16"]
+from pyro_infocat.settings import Precision
 
 
 def networks(module: nn.Module) -> Iterator[nn.Module]:

@@ -49,6 +49,10 @@ STARTS = "starts"
 """The folder in it that holds the beginnings of which one went on."""
 
 
+Precision = Literal["float32", "bfloat16"]
+"""What the networks compute in while training."""
+
+
 @dataclass(frozen=True)
 class Component:
     """A class by dotted path and the keyword arguments for it."""
@@ -80,7 +84,7 @@ class Settings:
     kl: str
     particles: int
     decoded: int
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     compile: bool
     graph: bool
     starts: int
