@@ -114,7 +114,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
         type=dict[str, list[list[float]]],
         default={},
         help="weights that change, as [epoch, weight] pairs joined by straight lines, such as "
-        "{kl_z: [[0, 0], [10, 1]]}; so do temperature and learning_rate",
+        "{kl_z: [[0, 0], [10, 1]]}; so do learning_rate, temperature and moves",
     )
     add(
         "--kl",

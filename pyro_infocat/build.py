@@ -85,7 +85,7 @@ def objective(settings: Settings) -> InfoCatELBO:
         )
     with blame("--schedules"):
         for name, points in settings.schedules.items():
-            if name not in ("temperature", "learning_rate"):
+            if name not in ("temperature", "moves", "learning_rate"):
                 InfoCatELBO(weights={name: min(weight for _, weight in points)})
     return bound
 
@@ -180,16 +180,8 @@ def check_fit(
                 f"{guide_name}: its sites are {', '.join(sorted(sites)) or 'none'}; the model's "
                 "are c and z, and the guide must have z and may have c"
             )
-        if "temperature" in settings.schedules:
-            if not hasattr(guide, "temperature"):
-                raise UserError(
-                    f"--schedules: {guide_name} has no temperature; guides.Gumbel has one"
-                )
-            if min(value for _, value in settings.schedules["temperature"]) <= 0:
-                raise UserError(
-                    f"--schedules: temperature is {settings.schedules['temperature']}; every "
-                    "value must be above 0"
-                )
+        _check_schedule(settings, "temperature", guide, guide_name, "guides.Gumbel")
+        _check_schedule(settings, "moves", view, view_name, "pyro_infocat.views.Affine", True)
         with blame(view_name, f"it must accept x of shape {tuple(x.shape)} and q(c|x)"):
             found = tuple(view(x, guide.category).shape)
         if found != x.shape:
@@ -200,6 +192,25 @@ def check_fit(
         with blame(f"{prior} with {guide_name}"):
             bound.loss(model, guide, x)
     pyro.clear_param_store()
+
+
+def _check_schedule(
+    settings: Settings, name: str, part: Any, part_name: str, example: str, zero: bool = False
+) -> None:
+    """Refuse to schedule what a part does not have, or values that it cannot take.
+
+    :param example: a class that has it.
+    :param zero: whether zero is a value.
+    """
+    points = settings.schedules.get(name)
+    if points is None:
+        return
+    if not hasattr(part, name):
+        raise UserError(f"--schedules: {part_name} has no {name}; {example} has")
+    least = min(value for _, value in points)
+    if least < 0 or (least == 0 and not zero):
+        limit = "at least 0" if zero else "above 0"
+        raise UserError(f"--schedules: {name} is {points}; every value must be {limit}")
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class Step:
         constants = (
             *self.bound.weights.values(),
             getattr(self.guide, "temperature", None),
+            getattr(self.view, "moves", None),
             *(group["lr"] for group in self.optimizer.param_groups),
         )
         return self.recorder(index, constants)

@@ -98,6 +98,8 @@ def train(
             now = {name: interpolate(points, epoch) for name, points in settings.schedules.items()}
             if "temperature" in now:
                 guide.temperature = now["temperature"]  # type: ignore[assignment]
+            if "moves" in now:
+                view.moves = now["moves"]  # type: ignore[attr-defined]
             for group in optimizer.param_groups:
                 group["lr"] = now.get("learning_rate", rate(settings, epoch))
             bound.weights = constants | {name: now[name] for name in now if name in SIGNS}

@@ -31,19 +31,25 @@ class Affine(View):
     Each entry of the 2 x 2 matrix gets normal noise of ``stretch``, and each shift normal noise
     of ``shift`` half image widths.
 
+    :ivar moves: how far every move goes, over what ``stretch`` and ``shift`` say; ``schedules``
+        can change it by that name.
     :param shape: (height, width).
     :param stretch: standard deviation of the matrix's entries about the identity.
     :param shift: standard deviation of the shifts, 1 being half the image.
     """
 
+    moves: float = 1.0
+
     def __init__(self, shape: Sequence[int], stretch: float = 0.1, shift: float = 0.1) -> None:
         self.shape, self.stretch, self.shift = tuple(shape), stretch, shift
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
+        if self.moves == 0:
+            return grey
         number = grey.shape[0]
         moves = torch.randn(number, 2, 3, dtype=grey.dtype, device=grey.device)
-        moves[..., :2] *= self.stretch
-        moves[..., 2] *= self.shift
+        moves[..., :2] *= self.moves * self.stretch
+        moves[..., 2] *= self.moves * self.shift
         moves += torch.eye(2, 3, dtype=grey.dtype, device=grey.device)
         images = grey.reshape(number, 1, *self.shape)
         grid = affine_grid(moves, list(images.shape), align_corners=False)
@@ -77,6 +83,34 @@ class VirtualAdversarial(View):
             divergence = kl_div(after, before, reduction="sum", log_target=True)
             (direction,) = torch.autograd.grad(divergence, step)
         return (grey + self.epsilon * radius * unit(direction)).detach()
+
+
+class AdversarialAffine(Affine):
+    """An image moved as by :class:`Affine`, then pushed as by :class:`VirtualAdversarial`.
+
+    The step finds boundaries where examples are few; the moves carry a category across what no
+    step reaches. With ``moves`` at 0 at first, the step alone decides what the categories are.
+
+    :param shape: (height, width).
+    :param stretch: see :class:`Affine`, as for ``shift``.
+    :param epsilon: see :class:`VirtualAdversarial`, as for ``neighbour`` and ``probe``; the
+        distance is between the moved images.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        stretch: float = 0.1,
+        shift: float = 0.1,
+        epsilon: float = 0.25,
+        neighbour: int = 10,
+        probe: float = 1.0,
+    ) -> None:
+        super().__init__(shape, stretch, shift)
+        self.adversary = VirtualAdversarial(epsilon, neighbour, probe)
+
+    def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
+        return self.adversary(super().__call__(grey, classifier), classifier)
 
 
 class Same(View):

@@ -200,6 +200,14 @@ FLAGS = {
         ["--guide", "guides.Gumbel", "--schedules", "{temperature: [[0, 1], [9, 0]]}"],
         ["--schedules", "temperature", "[9.0, 0.0]", "above 0"],
     ),
+    "moves of no view": (
+        ["--view", "pyro_infocat.views.VirtualAdversarial", "--schedules", "{moves: [[0, 1]]}"],
+        ["--schedules", "VirtualAdversarial has no moves", "pyro_infocat.views.Affine has"],
+    ),
+    "moves": (
+        ["--view", "pyro_infocat.views.Affine", "--schedules", "{moves: [[0, 1], [9, -1]]}"],
+        ["--schedules", "moves", "[9.0, -1.0]", "at least 0"],
+    ),
     "device": (["--device", "gpu"], ["--device", "'gpu'", "auto, cpu, cuda, cuda:N or mps"]),
     "Bayes with an analytic KL": (
         ["--guide", "guides.Bayes"],

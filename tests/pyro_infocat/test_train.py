@@ -28,7 +28,7 @@ from pyro_infocat.train import (
     validation_split,
     waited,
 )
-from pyro_infocat.views import Same
+from pyro_infocat.views import Affine, Same
 from tests.brief import SMALL
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -224,6 +224,24 @@ def test_a_view_is_looked_at_only_where_it_counts(monkeypatch: pytest.MonkeyPatc
     assert len(fit(replace(chosen, weights={"consistency": 0.0}), digits(), "without")) == 1
     with pytest.raises(AssertionError, match="asked for"):
         fit(replace(chosen, weights={"consistency": 1.0}), digits(), "with")
+
+
+def test_moves_follow_their_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves = []
+
+    def look(self: Affine, grey: Tensor, classifier: object) -> Tensor:
+        moves.append(self.moves)
+        return grey
+
+    monkeypatch.setattr(Affine, "__call__", look)
+    chosen = settings(
+        batch_size=2000,
+        view=Component("pyro_infocat.views.Affine"),
+        weights={"consistency": 1.0},
+        schedules={"moves": [[0.0, 0.0], [2.0, 1.0]]},
+    )
+    fit(chosen, digits())
+    assert moves == [0.0, 0.5, 1.0]
 
 
 def test_nested_settings_are_flattened_as_flags_name_them() -> None:

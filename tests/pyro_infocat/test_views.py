@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_infocat.data import digits
-from pyro_infocat.views import Affine, Same, View, VirtualAdversarial
+from pyro_infocat.views import AdversarialAffine, Affine, Same, View, VirtualAdversarial
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -75,6 +75,36 @@ def test_affine_shifts_by_half_image_widths() -> None:
     assert columns.std().item() == pytest.approx(0.2, abs=0.2 * 5 / 8000**0.5)
 
 
+def test_moves_scale_what_an_affine_view_does() -> None:
+    x = images()
+    half, whole = Affine((8, 8), 0.1, 0.2), Affine((8, 8), 0.05, 0.1)
+    half.moves = 0.5
+    torch.manual_seed(0)
+    expected = whole(x, never)
+    torch.manual_seed(0)
+    torch.testing.assert_close(half(x, never), expected)
+
+
+def test_an_adversarial_affine_view_is_the_one_after_the_other() -> None:
+    x, network = images(), classifier()
+    both = AdversarialAffine((8, 8), 0.1, 0.2, epsilon=0.3, neighbour=4, probe=2)
+    torch.manual_seed(0)
+    moved = Affine((8, 8), 0.1, 0.2)(x, never)
+    expected = VirtualAdversarial(epsilon=0.3, neighbour=4, probe=2)(moved, asked(network))
+    torch.manual_seed(0)
+    torch.testing.assert_close(both(x, asked(network)), expected)
+
+
+def test_without_moves_the_adversarial_step_alone_is_left() -> None:
+    x, network = images(), classifier()
+    both = AdversarialAffine((8, 8), 0.1, 0.2, epsilon=0.3)
+    both.moves = 0
+    torch.manual_seed(0)
+    expected = VirtualAdversarial(epsilon=0.3)(x, asked(network))
+    torch.manual_seed(0)
+    torch.testing.assert_close(both(x, asked(network)), expected)
+
+
 def test_the_adversarial_step_has_the_length_that_was_asked_for() -> None:
     x = images()
     view = VirtualAdversarial(epsilon=0.3, neighbour=4)(x, asked(classifier()))
@@ -109,7 +139,9 @@ def test_the_adversarial_step_changes_the_category_more_than_a_random_one(seed: 
 
 
 @pytest.mark.parametrize(
-    "view", [Affine((8, 8)), VirtualAdversarial(), Same()], ids=lambda v: type(v).__name__
+    "view",
+    [Affine((8, 8)), VirtualAdversarial(), AdversarialAffine((8, 8)), Same()],
+    ids=lambda v: type(v).__name__,
 )
 def test_no_gradient_flows(view: View) -> None:
     network, x = classifier(), images(20)
