@@ -102,9 +102,9 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
         name = options.name or preset.stem
         place = options.out / re.sub(r"\W+", "-", name)
         file = options.results / f"{place.name}.json"
-        recipe = _recipe(preset, flags)
-        _keep_recipe(place, recipe)
-        runs = _finished(file, recipe)
+        made_with = recipe(preset, flags)
+        _keep_recipe(place, made_with)
+        runs = _finished(file, made_with)
         folders = {seed: place / f"seed{seed}" for seed in options.seeds if seed not in runs}
         threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
         with ThreadPoolExecutor(options.jobs) as pool:
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
             elif (folders[seed] / METRICS).exists():
                 runs[seed] = json.loads((folders[seed] / METRICS).read_text())
         if runs:
-            record = {"name": name, "preset": preset.name, "flags": flags, "recipe": recipe}
+            record = {"name": name, "preset": preset.name, "flags": flags, "recipe": made_with}
             record["runs"] = [runs[seed] for seed in sorted(runs)]
             file.write_text(json.dumps(record, indent=1) + "\n")
     print(table(options.results))
@@ -131,7 +131,7 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
     return failed
 
 
-def _recipe(preset: Path, flags: Sequence[str]) -> str:
+def recipe(preset: Path, flags: Sequence[str]) -> str:
     """What a row's runs are made with: the preset without its comments, and the flags."""
     lines = [line for line in preset.read_text().splitlines() if not line.startswith("#")]
     return "\n".join([*lines, shlex.join(flags)]) + "\n"
@@ -183,7 +183,7 @@ def table(results: Path) -> str:
     """A row a preset: mean, spread (standard deviation) and worst of each metric, as Markdown."""
     head = ["preset", "seeds", *(title for title, _, _ in COLUMNS.values())]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for path in sorted(results.glob("*.json")):
+    for path in sorted(results.glob("*.json"), key=lambda path: path.stem):
         record = json.loads(path.read_text())
         if isinstance(record, dict) and record.get("runs"):
             runs = record["runs"]

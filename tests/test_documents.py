@@ -1,5 +1,6 @@
 """Every command and every piece of code in README.md and docs/ runs."""
 
+import json
 import os
 import re
 import shlex
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decoded, estimators, growth, step_time
+from benchmarks import estimators, growth, step_time, studies
 from pyro_infocat import benchmark, run, sample
 from tests.tiny import write_tiny_mnist
 
@@ -95,13 +96,26 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert test_command in (ROOT / ".ci/run").read_text()
 
 
-@pytest.mark.parametrize(
-    ("document", "results"),
-    [("README.md", benchmark.RESULTS), ("docs/parts.md", benchmark.RESULTS / "parts")],
-)
-def test_tables_are_the_committed_results(document: str, results: Path) -> None:
-    text = (ROOT / document).read_text()
-    assert text == benchmark.with_table(text, benchmark.table(results))
+def test_the_readmes_table_is_the_committed_results() -> None:
+    text = benchmark.README.read_text()
+    assert text == benchmark.with_table(text, benchmark.table(benchmark.RESULTS))
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_tables_of_studies_are_the_committed_results(name: str) -> None:
+    path, text = studies.document(name)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_committed_studies_hold_the_rows_that_are_run_now(name: str) -> None:
+    """A row is of the preset and the flags as they stand, but for the rows made before it said."""
+    study = studies.STUDIES[name]
+    preset = ROOT / "runs" / study.preset
+    for file in studies.results(name).glob("*.json"):
+        row = json.loads(file.read_text())
+        flags = [*study.always, *study.rows[row["name"]]]
+        assert row.get("recipe", benchmark.recipe(preset, flags)) == benchmark.recipe(preset, flags)
 
 
 def test_tables_of_estimators_and_steps_are_the_committed_results() -> None:
@@ -111,7 +125,6 @@ def test_tables_of_estimators_and_steps_are_the_committed_results() -> None:
     text = step_time.DOCUMENT.read_text()
     assert text == benchmark.with_table(text, step_time.table(), "steps")
     assert text == benchmark.with_table(text, growth.table(), "growth")
-    assert text == benchmark.with_table(text, benchmark.table(decoded.RESULTS), "decoded")
 
 
 def test_code_in_the_documents_is_short() -> None:

@@ -169,7 +169,7 @@ def test_a_comment_in_a_preset_makes_no_other_recipe(tmp_path: Path) -> None:
     recipes = []
     for text in ("# One.\ndata: digits\n", "# Two,\n# longer.\ndata: digits\n"):
         preset.write_text(text)
-        recipes.append(benchmark._recipe(preset, ["--epochs", "2"]))
+        recipes.append(benchmark.recipe(preset, ["--epochs", "2"]))
     assert recipes[0] == recipes[1] == "data: digits\n--epochs 2\n"
 
 
