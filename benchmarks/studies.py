@@ -3,6 +3,7 @@
     python -m benchmarks.studies parts      each prior, guide, network and likelihood, on the digits
     python -m benchmarks.studies decoded    all categories decoded, or a few and one drawn, on MNIST
     python -m benchmarks.studies ablation   what each term and each of the prior's numbers is worth
+    python -m benchmarks.studies rivals     other people's objectives with this project's parts
 
 with ``--jobs 2 --seeds 0 1 2``. Finished runs are kept, so the same command resumes.
 """
@@ -21,14 +22,16 @@ class Study:
     """A table.
 
     :ivar preset: what every row begins with, in ``runs``.
-    :ivar document: holds the table, in ``docs``.
+    :ivar document: holds the table.
     :ivar rows: the flags that make a row of the preset, by its name.
     :ivar always: flags of every row.
+    :ivar results: a file a row.
     """
 
     preset: str
     document: str
     rows: Mapping[str, Sequence[str]]
+    results: Path
     always: Sequence[str] = ()
 
 
@@ -43,7 +46,8 @@ REAL += ("--weights", "{marginal_entropy: 20, consistency: 20, conditional_entro
 STUDIES = {
     "parts": Study(
         preset="digits.yaml",
-        document="parts.md",
+        document="docs/parts.md",
+        results=benchmark.RESULTS / "parts",
         rows={
             "digits preset": [],
             "prior: Simplex": ["--prior", "models.priors.Simplex"],
@@ -85,7 +89,8 @@ STUDIES = {
     ),
     "decoded": Study(
         preset="mnist-paper.yaml",
-        document="cost.md",
+        document="docs/cost.md",
+        results=benchmark.RESULTS / "decoded",
         rows={
             "1 likeliest and one drawn": ["--decoded", "1"],
             "2 likeliest and one drawn": ["--decoded", "2"],
@@ -96,7 +101,8 @@ STUDIES = {
     ),
     "ablation": Study(
         preset="mnist-paper.yaml",
-        document="results.md",
+        document="docs/results.md",
+        results=benchmark.RESULTS / "ablation",
         rows={
             "InfoCatVAE": [],
             "CatVAE": ["--information_weight", "0"],
@@ -111,18 +117,31 @@ STUDIES = {
         },
         always=LONGER,
     ),
+    "rivals": Study(
+        preset="mnist-paper.yaml",
+        document="README.md",
+        results=benchmark.RESULTS,
+        rows={
+            # Shu 2016; Jiang et al. 2017. Fully connected, no information, modes that are learned.
+            "GMVAE on MNIST": [],
+            "VaDE on MNIST": ["--guide", "guides.Bayes", "--kl", "sampled"],
+        },
+        always=(
+            *("--starts", "1", "--epochs", "20", "--schedules", "{}"),
+            *("--information_weight", "0", "--prior", "models.priors.Mixture"),
+            *("--encoder", "guides.encoders.MLP", "--encoder.hidden", "[500, 500]"),
+            *("--decoder", "models.decoders.MLP", "--decoder.hidden", "[500, 500]"),
+        ),
+    ),
 }
-
-
-def results(name: str) -> Path:
-    """Where a study's results are, a file a row."""
-    return benchmark.RESULTS / name
 
 
 def document(name: str) -> tuple[Path, str]:
     """The document that holds a study's table, and its text with the table as the results are."""
-    path = ROOT / "docs" / STUDIES[name].document
-    return path, benchmark.with_table(path.read_text(), benchmark.table(results(name)), name)
+    study = STUDIES[name]
+    path = ROOT / study.document
+    mark = "results" if study.results == benchmark.RESULTS else name
+    return path, benchmark.with_table(path.read_text(), benchmark.table(study.results), mark)
 
 
 def main() -> None:
@@ -138,7 +157,7 @@ def main() -> None:
     for row in options.only or study.rows:
         command = [str(ROOT / "runs" / study.preset), "--name", row, "--seeds", *options.seeds]
         command += ["--jobs", str(options.jobs), "--out", str(options.out / name)]
-        command += ["--results", str(results(name)), *study.always, *study.rows[row]]
+        command += ["--results", str(study.results), *study.always, *study.rows[row]]
         benchmark.main(command)
     path, text = document(name)
     path.write_text(text)
