@@ -26,31 +26,43 @@ class View(ABC):
 
 
 class Affine(View):
-    """Small turns, stretches, shears and shifts of an image.
+    """Small turns, stretches, shears and shifts of an image, and another tone.
 
     Each entry of the 2 x 2 matrix gets normal noise of ``stretch``, and each shift normal noise
-    of ``shift`` half image widths.
+    of ``shift`` half image widths. Grey levels are raised to a power whose logarithm is normal
+    noise of ``tone``: the image gets darker or brighter, and black and white stay.
 
-    :ivar moves: how far every move goes, over what ``stretch`` and ``shift`` say; ``schedules``
-        can change it by that name.
+    :ivar moves: how far every change goes, over what ``stretch``, ``shift`` and ``tone`` say;
+        ``schedules`` can change it by that name.
     :param shape: (height, width).
     :param stretch: standard deviation of the matrix's entries about the identity.
     :param shift: standard deviation of the shifts, 1 being half the image.
+    :param tone: standard deviation of the logarithm of the power.
     """
 
     moves: float = 1.0
 
-    def __init__(self, shape: Sequence[int], stretch: float = 0.1, shift: float = 0.1) -> None:
-        self.shape, self.stretch, self.shift = tuple(shape), stretch, shift
+    def __init__(
+        self,
+        shape: Sequence[int],
+        stretch: float = 0.1,
+        shift: float = 0.1,
+        tone: float = 0.0,
+    ) -> None:
+        self.shape, self.stretch, self.shift, self.tone = tuple(shape), stretch, shift, tone
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
         if self.moves == 0:
             return grey
-        number = grey.shape[0]
+        number = len(grey)
         moves = torch.randn(number, 2, 3, dtype=grey.dtype, device=grey.device)
         moves[..., :2] *= self.moves * self.stretch
         moves[..., 2] *= self.moves * self.shift
         moves += torch.eye(2, 3, dtype=grey.dtype, device=grey.device)
+        if self.tone:
+            # Left out where it is off, so that its draws do not change those of the moves.
+            noise = torch.randn(number, 1, dtype=grey.dtype, device=grey.device)
+            grey = grey.pow((self.moves * self.tone * noise).exp())
         images = grey.reshape(number, 1, *self.shape)
         grid = affine_grid(moves, list(images.shape), align_corners=False)
         return grid_sample(images, grid, align_corners=False).clamp(0, 1).flatten(1)
@@ -92,7 +104,7 @@ class AdversarialAffine(Affine):
     step reaches. With ``moves`` at 0 at first, the step alone decides what the categories are.
 
     :param shape: (height, width).
-    :param stretch: see :class:`Affine`, as for ``shift``.
+    :param stretch: see :class:`Affine`, as for ``shift`` and ``tone``.
     :param epsilon: see :class:`VirtualAdversarial`, as for ``neighbour`` and ``probe``; the
         distance is between the moved images.
     """
@@ -102,11 +114,12 @@ class AdversarialAffine(Affine):
         shape: Sequence[int],
         stretch: float = 0.1,
         shift: float = 0.1,
+        tone: float = 0.0,
         epsilon: float = 0.25,
         neighbour: int = 10,
         probe: float = 1.0,
     ) -> None:
-        super().__init__(shape, stretch, shift)
+        super().__init__(shape, stretch, shift, tone)
         self.adversary = VirtualAdversarial(epsilon, neighbour, probe)
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:

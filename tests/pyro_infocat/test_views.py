@@ -75,9 +75,20 @@ def test_affine_shifts_by_half_image_widths() -> None:
     assert columns.std().item() == pytest.approx(0.2, abs=0.2 * 5 / 8000**0.5)
 
 
+def test_a_tone_keeps_black_white_and_the_order_between() -> None:
+    x = torch.linspace(0, 1, 64).expand(200, 64)
+    toned = Affine((8, 8), stretch=0, shift=0, tone=0.5)(x, never)
+    # Without a move the grid falls on the pixels' centres.
+    torch.testing.assert_close(toned[:, [0, -1]], x[:, [0, -1]])
+    assert (toned.diff(dim=1) > 0).all()
+    power = toned[:, 31].log() / x[:, 31].log()
+    # The deviation of 200 logarithms is within 5 standard errors of 0.5 but for 1 in 1.7 million.
+    assert power.log().std().item() == pytest.approx(0.5, abs=0.5 * 5 / 400**0.5)
+
+
 def test_moves_scale_what_an_affine_view_does() -> None:
     x = images()
-    half, whole = Affine((8, 8), 0.1, 0.2), Affine((8, 8), 0.05, 0.1)
+    half, whole = Affine((8, 8), 0.1, 0.2, 0.4), Affine((8, 8), 0.05, 0.1, 0.2)
     half.moves = 0.5
     torch.manual_seed(0)
     expected = whole(x, never)
