@@ -5,15 +5,19 @@
     python -m benchmarks.studies ablation   what each term and each of the prior's numbers is worth
     python -m benchmarks.studies rivals     other people's objectives with this project's parts
 
-with ``--jobs 2 --seeds 0 1 2``. Finished runs are kept, so the same command resumes.
+``--seeds 0 1 2`` says which, ``--jobs 2`` how many at once. Finished runs are kept, so the same
+command resumes. The document's table is written once every row that was asked for is there.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyro_infocat import benchmark
+from pyro_infocat.errors import UserError
+from pyro_infocat.sample import Parser
 from pyro_infocat.settings import ROOT
 
 
@@ -21,32 +25,38 @@ from pyro_infocat.settings import ROOT
 class Study:
     """A table.
 
-    :ivar preset: what every row begins with, in ``runs``.
+    :ivar preset: what every row begins with.
     :ivar document: holds the table.
     :ivar rows: the flags that make a row of the preset, by its name.
-    :ivar always: flags of every row.
+    :ivar seeds: those of the table, unless others are asked for.
     :ivar results: a file a row.
+    :ivar always: flags of every row.
     """
 
-    preset: str
-    document: str
+    preset: Path
+    document: Path
     rows: Mapping[str, Sequence[str]]
+    seeds: Sequence[int]
     results: Path
     always: Sequence[str] = ()
 
 
-# One start and a few epochs. KL(q(z|x,c) || p(z|c)) weighs 2 for the first half, as in the preset.
+RUNS = ROOT / "runs"
+
+# One start and four epochs. KL(q(z|x,c) || p(z|c)) weighs 2 for the first half, as in the preset.
 BRIEF = ("--starts", "1", "--epochs", "4", "--nll_samples", "10")
 BRIEF += ("--schedules", "{kl_z: [[0, 2], [1, 2], [3, 1]]}")
-LONGER = ("--starts", "1", "--epochs", "6", "--nll_samples", "10", "--decoded", "1")
-LONGER += ("--schedules", "{kl_z: [[0, 2], [3, 2], [5, 1]]}")
-REAL = ("--view", "pyro_infocat.views.Affine", "--view.stretch", "0.15")
-REAL += ("--weights", "{marginal_entropy: 20, consistency: 20, conditional_entropy: 2}")
 
+RATE = "learning_rate: [[0, 0.002], [4, 0.002], [7, 0.0002]]"
+LATE = ", ".join(f"{term}: [[1, 0], [2, 1]]" for term in ("reconstruction", "kl_z", "kl_c"))
+NO_INFORMATION = ("--information_weight", "0")
+# Without the terms on real data there is nothing for q(c|x) to learn alone.
+NO_REAL_DATA = ("--weights", "{marginal_entropy: 20}", "--schedules", f"{{{RATE}}}")
 STUDIES = {
     "parts": Study(
-        preset="digits.yaml",
-        document="docs/parts.md",
+        preset=RUNS / "digits.yaml",
+        document=ROOT / "docs" / "parts.md",
+        seeds=range(2),
         results=benchmark.RESULTS / "parts",
         rows={
             "digits preset": [],
@@ -88,8 +98,9 @@ STUDIES = {
         },
     ),
     "decoded": Study(
-        preset="mnist-paper.yaml",
-        document="docs/cost.md",
+        preset=RUNS / "mnist-paper.yaml",
+        document=ROOT / "docs" / "cost.md",
+        seeds=range(1),
         results=benchmark.RESULTS / "decoded",
         rows={
             "1 likeliest and one drawn": ["--decoded", "1"],
@@ -100,14 +111,18 @@ STUDIES = {
         always=BRIEF,
     ),
     "ablation": Study(
-        preset="mnist-paper.yaml",
-        document="docs/results.md",
+        preset=ROOT / "benchmarks" / "ablation.yaml",
+        document=ROOT / "docs" / "results.md",
         results=benchmark.RESULTS / "ablation",
+        seeds=range(5),
         rows={
             "InfoCatVAE": [],
-            "CatVAE": ["--information_weight", "0"],
-            "InfoCatVAE, real data": REAL,
-            "CatVAE, real data": [*REAL, "--information_weight", "0"],
+            "InfoCatVAE, no real data": NO_REAL_DATA,
+            "CatVAE": [*NO_INFORMATION, "--schedules", f"{{{RATE}, {LATE}}}"],
+            "CatVAE, no real data": [*NO_INFORMATION, *NO_REAL_DATA],
+            "InfoCatVAE, no guard": [
+                *("--weights", "{consistency: 100, conditional_entropy: 10}"),
+            ],
             "InfoCatVAE, lambda 1": ["--prior.scale", "1"],
             "InfoCatVAE, lambda 2": ["--prior.scale", "2"],
             "InfoCatVAE, lambda 3": ["--prior.scale", "3"],
@@ -115,53 +130,82 @@ STUDIES = {
             "InfoCatVAE, delta 4": ["--prior.delta", "4"],
             "InfoCatVAE, soft code": ["--guide", "guides.SoftCode"],
         },
-        always=LONGER,
     ),
     "rivals": Study(
-        preset="mnist-paper.yaml",
-        document="README.md",
+        preset=RUNS / "mnist-paper.yaml",
+        document=benchmark.README,
+        seeds=range(3),
         results=benchmark.RESULTS,
         rows={
-            # Shu 2016; Jiang et al. 2017. Fully connected, no information, modes that are learned.
+            # Shu 2016; Jiang et al. 2017, from scratch: without the pretraining of their code.
             "GMVAE on MNIST": [],
             "VaDE on MNIST": ["--guide", "guides.Bayes", "--kl", "sampled"],
         },
         always=(
             *("--starts", "1", "--epochs", "20", "--schedules", "{}"),
-            *("--information_weight", "0", "--prior", "models.priors.Mixture"),
+            *("--weights", "{}", "--information_weight", "0", "--decoded", "0"),
+            *("--prior", "models.priors.Mixture", "--prior.latent", "10"),
             *("--encoder", "guides.encoders.MLP", "--encoder.hidden", "[500, 500]"),
+            *("--encoder.norm", "false"),
             *("--decoder", "models.decoders.MLP", "--decoder.hidden", "[500, 500]"),
         ),
     ),
 }
 
 
-def document(name: str) -> tuple[Path, str]:
-    """The document that holds a study's table, and its text with the table as the results are."""
+def document(name: str) -> str:
+    """The text of a study's document with the table as the results are."""
     study = STUDIES[name]
-    path = ROOT / study.document
     mark = "results" if study.results == benchmark.RESULTS else name
-    return path, benchmark.with_table(path.read_text(), benchmark.table(study.results), mark)
+    text = study.document.read_text()
+    return benchmark.with_table(text, benchmark.table(study.results), mark)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
-    parser.add_argument("--out", type=Path, default=Path("runs/studies"))
-    parser.add_argument("--only", nargs="+", help="names of rows")
-    options = parser.parse_args()
-    name = options.study
-    study = STUDIES[name]
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        return run(parse(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What this command was told.
+
+    :raises UserError: for anything that the user gave wrong.
+    """
+    description = (__doc__ or "").split("\n")[0]
+    parser = Parser(prog="python -m benchmarks.studies", description=description)
+    add = parser.add_argument
+    add("study", choices=STUDIES)
+    add("--jobs", type=int, default=2, help="runs at once")
+    add("--seeds", type=int, nargs="+", help="those of the committed table where none are given")
+    add("--out", type=Path, default=Path("runs/studies"), help="the runs' folders go here")
+    add("--only", nargs="+", help="names of rows")
+    options = parser.parse_args(argv)
+    study = STUDIES[options.study]
+    for row in options.only or ():
+        if row not in study.rows:
+            there = ", ".join(f"'{name}'" for name in study.rows)
+            raise UserError(f"--only: {options.study} has no row '{row}'; there are {there}")
+    return options
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run what is not finished; returns the first exit code that is not 0."""
+    study = STUDIES[options.study]
     for row in options.only or study.rows:
-        command = [str(ROOT / "runs" / study.preset), "--name", row, "--seeds", *options.seeds]
-        command += ["--jobs", str(options.jobs), "--out", str(options.out / name)]
+        seeds = map(str, options.seeds or study.seeds)
+        command = [str(study.preset), "--name", row, "--seeds", *seeds]
+        command += ["--jobs", str(options.jobs), "--out", str(options.out / options.study)]
         command += ["--results", str(study.results), *study.always, *study.rows[row]]
-        benchmark.main(command)
-    path, text = document(name)
-    path.write_text(text)
+        code = benchmark.main(command)
+        if code:
+            return code
+    study.document.write_text(document(options.study))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,7 +22,8 @@ from models.priors import Prior
 from pyro_infocat.data import Observation
 from pyro_infocat.errors import UserError
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.settings import DATA_SETS, Component, Settings
+from pyro_infocat.settings import ALSO_SCHEDULED, DATA_SETS, Component, Settings
+from pyro_infocat.terms import SIGNS
 from pyro_infocat.views import View
 
 CHECKED = 4
@@ -85,8 +86,11 @@ def objective(settings: Settings) -> InfoCatELBO:
         )
     with blame("--schedules"):
         for name, points in settings.schedules.items():
-            if name not in ("temperature", "moves", "learning_rate"):
+            if name in SIGNS:
                 InfoCatELBO(weights={name: min(weight for _, weight in points)})
+            elif name not in ALSO_SCHEDULED:
+                there = ", ".join([*SIGNS, *ALSO_SCHEDULED])
+                raise ValueError(f"nothing is called '{name}'; there are {there}")
     return bound
 
 

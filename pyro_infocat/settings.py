@@ -49,6 +49,9 @@ STARTS = "starts"
 """The folder in it that holds the beginnings of which one went on."""
 
 
+ALSO_SCHEDULED = ("learning_rate", "temperature", "moves")
+"""What ``schedules`` may hold besides the weights of terms."""
+
 Precision = Literal["float32", "bfloat16"]
 """What the networks compute in while training."""
 

@@ -225,12 +225,15 @@ def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> di
     """The paper's terms that training left out for want of weight, on x (B, X), nats an example."""
     left_out = {name for name in (*ELBO_TERMS, "information_bound") if name not in bound.terms}
     terms: dict[str, Tensor] = {}
+    # What is only looked at must not move the batch normalisation's statistics.
+    model.eval(), guide.eval()
     with torch.no_grad():
         if left_out & set(ELBO_TERMS):
             terms |= bound.bound_terms(model, guide, x)
             terms["elbo"] = elbo(terms)
         if "information_bound" in left_out:
             terms["information_bound"] = information_bound(model, guide, len(x))
+    model.train(), guide.train()
     return {name: term.item() / len(x) for name, term in terms.items()}
 
 

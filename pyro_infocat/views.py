@@ -78,9 +78,16 @@ class VirtualAdversarial(View):
     :param epsilon: the step's length over the distance to that neighbour.
     :param neighbour: which neighbour in the batch sets the length.
     :param probe: length of the first, random step.
+    :raises ValueError: for an epsilon below 0, a neighbour below 1 or a probe that is not above 0.
     """
 
     def __init__(self, epsilon: float = 0.25, neighbour: int = 10, probe: float = 1.0) -> None:
+        if epsilon < 0:
+            raise ValueError(f"epsilon must be at least 0, not {epsilon}")
+        if neighbour < 1:
+            raise ValueError(f"neighbour must be at least 1, not {neighbour}")
+        if probe <= 0:
+            raise ValueError(f"probe must be above 0, not {probe}")
         self.epsilon, self.neighbour, self.probe = epsilon, neighbour, probe
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
@@ -135,4 +142,8 @@ class Same(View):
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors (B, X) of length one; a zero vector stays zero."""
+    # The squares of a small gradient underflow: vectors are first scaled, by a power of two, which
+    # changes no digit.
+    size = torch.frexp(vectors.abs().amax(1, keepdim=True)).exponent
+    vectors = torch.ldexp(vectors, -size.clamp_min(-100))
     return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)

@@ -200,6 +200,22 @@ FLAGS = {
         ["--guide", "guides.Gumbel", "--schedules", "{temperature: [[0, 1], [9, 0]]}"],
         ["--schedules", "temperature", "[9.0, 0.0]", "above 0"],
     ),
+    "schedule of nothing": (
+        ["--schedules", "{move: [[0, 1]]}"],
+        ["--schedules", "nothing is called 'move'", "consistency", "learning_rate", "moves"],
+    ),
+    "epsilon": (
+        ["--view", "pyro_infocat.views.VirtualAdversarial", "--view.epsilon", "-1"],
+        ["--view pyro_infocat.views.VirtualAdversarial", "epsilon must be at least 0, not -1"],
+    ),
+    "neighbour": (
+        ["--view", "pyro_infocat.views.AdversarialAffine", "--view.neighbour", "0"],
+        ["--view pyro_infocat.views.AdversarialAffine", "neighbour must be at least 1, not 0"],
+    ),
+    "probe": (
+        ["--view", "pyro_infocat.views.VirtualAdversarial", "--view.probe", "0"],
+        ["--view pyro_infocat.views.VirtualAdversarial", "probe must be above 0, not 0"],
+    ),
     "moves of no view": (
         ["--view", "pyro_infocat.views.VirtualAdversarial", "--schedules", "{moves: [[0, 1]]}"],
         ["--schedules", "VirtualAdversarial has no moves", "pyro_infocat.views.Affine has"],

@@ -1,7 +1,7 @@
 """A step taken, recorded and replayed. The tests without a GPU put a stand-in for the graph."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pyro_infocat import build, step
 from pyro_infocat.arguments import parse
 from pyro_infocat.data import digits
 from pyro_infocat.record import Record
-from pyro_infocat.step import WARM_UP, Recorder
+from pyro_infocat.step import WARM_UP, Recorder, Step
 from pyro_infocat.terms import Terms
 from pyro_infocat.train import train
 from tests.brief import SMALL
@@ -95,6 +95,36 @@ def test_what_cannot_be_recorded_is_said_once_and_taken(
         "CUDA graph: steps are taken one by one, not replayed "
         "(operation not permitted when stream is capturing)\n"
     )
+
+
+@pytest.mark.usefixtures("alone")
+def test_whatever_changes_between_epochs_is_a_constant_of_a_recording() -> None:
+    chosen, _, _ = parse(
+        [*SMALL, "--guide", "guides.Gumbel", "--view", "pyro_infocat.views.Affine"]
+    )
+    model, guide, view = build.build(chosen, torch.device("cpu"))
+    bound = build.objective(chosen)
+    optimizer = torch.optim.Adam(model.parameters())
+    whole = Step(digits().train, "grey", view, guide, bound, bound(model, guide), optimizer, True)
+    seen: list[Hashable] = []
+
+    def record(index: Tensor, constants: Hashable) -> Terms:
+        seen.append(constants)
+        return {}
+
+    whole.recorder = record  # type: ignore[assignment]
+    index = torch.arange(2)
+    whole(index), whole(index)
+    guide.temperature = 0.25  # type: ignore[assignment]
+    whole(index)
+    view.moves = 0.5  # type: ignore[attr-defined]
+    whole(index)
+    bound.weights["kl_z"] = 0.5
+    whole(index)
+    optimizer.param_groups[0]["lr"] = 0.125
+    whole(index)
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 5
 
 
 @pytest.mark.usefixtures("alone")

@@ -25,6 +25,7 @@ from pyro_infocat.train import (
     interpolate,
     rate,
     train,
+    unweighted,
     validation_split,
     waited,
 )
@@ -224,6 +225,26 @@ def test_a_view_is_looked_at_only_where_it_counts(monkeypatch: pytest.MonkeyPatc
     assert len(fit(replace(chosen, weights={"consistency": 0.0}), digits(), "without")) == 1
     with pytest.raises(AssertionError, match="asked for"):
         fit(replace(chosen, weights={"consistency": 1.0}), digits(), "with")
+
+
+def test_what_is_only_looked_at_moves_no_statistics() -> None:
+    chosen = settings(
+        information_weight=0.0,
+        encoder=Component("guides.encoders.MLP", {"hidden": [5], "norm": True}),
+    )
+    torch.manual_seed(0)
+    model, guide, _ = build.build(chosen, torch.device("cpu"))
+    bound = build.objective(chosen)
+    x = digits().train.grey(slice(50))
+    bound(model, guide).train()
+    bound.differentiable_loss(model, guide, x)
+    before = {name: buffer.clone() for name, buffer in guide.named_buffers()}
+    assert any("running_mean" in name for name in before)
+    found = unweighted(bound, model, guide, x)
+    assert list(found) == ["information_bound"]
+    assert all(torch.equal(buffer, before[name]) for name, buffer in guide.named_buffers())
+    assert guide.training
+    assert model.training
 
 
 def test_moves_follow_their_schedule(monkeypatch: pytest.MonkeyPatch) -> None:

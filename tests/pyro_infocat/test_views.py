@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_infocat.data import digits
-from pyro_infocat.views import AdversarialAffine, Affine, Same, View, VirtualAdversarial
+from pyro_infocat.views import AdversarialAffine, Affine, Same, View, VirtualAdversarial, unit
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -169,6 +169,21 @@ def test_the_adversarial_step_needs_no_gradient_around_it() -> None:
     with torch.no_grad():
         found = VirtualAdversarial()(x, asked(network))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("power", [-20, -25, -35, 0, 20])
+def test_a_direction_has_length_one_however_short_it_was(power: int) -> None:
+    """In float32 the squares of numbers below 1e-23 are zero."""
+    torch.manual_seed(0)
+    vectors = torch.randn(5, 64, dtype=torch.float32)
+    expected = vectors / vectors.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(unit(vectors * 10.0**power), expected)
+
+
+def test_a_direction_that_needs_no_scale_keeps_every_digit() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(50, 64, dtype=torch.float32)
+    assert torch.equal(unit(vectors), vectors / vectors.norm(dim=1, keepdim=True))
 
 
 def test_a_classifier_without_a_direction_leaves_the_example_alone() -> None:
