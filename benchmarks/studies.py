@@ -52,6 +52,7 @@ LATE = ", ".join(f"{term}: [[1, 0], [2, 1]]" for term in ("reconstruction", "kl_
 NO_INFORMATION = ("--information_weight", "0")
 # Without the terms on real data there is nothing for q(c|x) to learn alone.
 NO_REAL_DATA = ("--weights", "{marginal_entropy: 20}", "--schedules", f"{{{RATE}}}")
+
 STUDIES = {
     "parts": Study(
         preset=RUNS / "digits.yaml",
@@ -85,10 +86,12 @@ STUDIES = {
             "likelihood: Gaussian, learned scale": ["--likelihood.learn_scale", "true"],
             "likelihood: Bernoulli": ["--likelihood", "models.likelihoods.Bernoulli"],
             "likelihood: ContinuousBernoulli": [
-                *("--likelihood", "models.likelihoods.ContinuousBernoulli")
+                "--likelihood",
+                "models.likelihoods.ContinuousBernoulli",
             ],
             "likelihood: DiscretisedLogistic": [
-                *("--likelihood", "models.likelihoods.DiscretisedLogistic")
+                "--likelihood",
+                "models.likelihoods.DiscretisedLogistic",
             ],
             "authors' code": [
                 *("--guide", "guides.SoftCode", "--guide.quirks", "true"),
@@ -120,9 +123,7 @@ STUDIES = {
             "InfoCatVAE, no real data": NO_REAL_DATA,
             "CatVAE": [*NO_INFORMATION, "--schedules", f"{{{RATE}, {LATE}}}"],
             "CatVAE, no real data": [*NO_INFORMATION, *NO_REAL_DATA],
-            "InfoCatVAE, no guard": [
-                *("--weights", "{consistency: 100, conditional_entropy: 10}"),
-            ],
+            "InfoCatVAE, no guard": ["--weights", "{consistency: 100, conditional_entropy: 10}"],
             "InfoCatVAE, lambda 1": ["--prior.scale", "1"],
             "InfoCatVAE, lambda 2": ["--prior.scale", "2"],
             "InfoCatVAE, lambda 3": ["--prior.scale", "3"],
