@@ -23,7 +23,7 @@ class MLP(Encoder):
 
     :param features: X.
     :param hidden: widths of the layers; the last is H.
-    :param norm: batch normalisation before each ReLU; every pass in training counts.
+    :param norm: batch normalisation before each ReLU.
     :raises ValueError: where no layer is given, or one of no width.
     """
 
@@ -49,7 +49,7 @@ class Convolutional(Encoder):
     :param shape: (height, width) of an image.
     :param width: channels of the first convolution, twice as many in the second.
     :param hidden: H.
-    :param norm: batch normalisation before each ReLU; every pass in training counts.
+    :param norm: batch normalisation before each ReLU.
     """
 
     def __init__(
@@ -101,9 +101,13 @@ class Upright(Encoder):
     :param hidden: widths of the fully connected layers; the last is H.
     :param width: channels of the first of two strided convolutions, twice as many in the second;
         0 for no convolution.
-    :param norm: batch normalisation before each ReLU; every pass in training counts.
+    :param norm: batch normalisation before each ReLU.
     :param spread: standard deviations down and across after the move, in half images.
-    :raises ValueError: where no layer is given, or one of no width, or no spread.
+    :param pose_weight: what the pose is multiplied by. Its five numbers stand beside a thousand
+        of the image: at 1 the layers hardly see them at first, and with them how tall or how
+        broad a thing is.
+    :raises ValueError: where no layer is given, or one of no width, or no spread, or a negative
+        weight.
     """
 
     def __init__(
@@ -113,11 +117,14 @@ class Upright(Encoder):
         width: int = 0,
         norm: bool = False,
         spread: Sequence[float] = (0.36, 0.22),
+        pose_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if len(spread) != 2 or min(spread) <= 0:
             raise ValueError(f"spread must be two numbers above 0, not {list(spread)}")
-        self.shape, self.spread = tuple(shape), tuple(spread)
+        if pose_weight < 0:
+            raise ValueError(f"pose_weight must be at least 0, not {pose_weight}")
+        self.shape, self.spread, self.pose_weight = tuple(shape), tuple(spread), pose_weight
         height, breadth = self.shape
         self.across: Tensor
         self.down: Tensor
@@ -132,7 +139,8 @@ class Upright(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         image, pose = self.upright(x.reshape(-1, 1, *self.shape))
-        features = self.network(torch.cat([self.convolutions(image), pose], -1))
+        seen = torch.cat([self.convolutions(image), self.pose_weight * pose], -1)
+        features = self.network(seen)
         return features.reshape(*x.shape[:-1], self.width)
 
     def upright(self, images: Tensor) -> tuple[Tensor, Tensor]:

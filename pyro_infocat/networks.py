@@ -1,4 +1,4 @@
-"""The networks inside a model and a guide: in another precision, compiled.
+"""The networks inside a model and a guide: in another precision, compiled, remembering nothing.
 
 Only layers of PyTorch's own are touched. The bound, the distributions and whatever a user's own
 class computes beside its layers stay in float32, where logarithms of small masses need it, and
@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_map_only
 
 from pyro_infocat.settings import Precision
 
+BATCH_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 def networks(module: nn.Module) -> Iterator[nn.Module]:
     """The outermost modules of PyTorch's own inside a module, each once."""
@@ -31,6 +33,27 @@ def networks(module: nn.Module) -> Iterator[nn.Module]:
             yield outer
         else:
             pending.extend(outer.children())
+
+
+@contextmanager
+def statistics_kept(module: Any) -> Iterator[None]:
+    """Let batch normalisation forget what it sees: its running mean and variance stay.
+
+    They stand for the data at test time. Views and generated images are normalised by their own
+    batch, and would only blur what is remembered of the data.
+
+    :param module: anything; what is no module has no statistics.
+    """
+    inside = module.modules() if isinstance(module, nn.Module) else ()
+    layers = [layer for layer in inside if isinstance(layer, BATCH_NORMALISATIONS)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 @contextmanager

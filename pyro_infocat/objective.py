@@ -18,6 +18,7 @@ from guides.guide import Guide
 from guides.relaxed import Relaxed
 from models import CatVAE
 from pyro_infocat.enumeration import KLRequests, expectations, use_analytic_kl
+from pyro_infocat.networks import statistics_kept
 from pyro_infocat.terms import (
     ELBO_TERMS,
     REAL_TERMS,
@@ -126,9 +127,12 @@ class InfoCatELBO(TraceEnum_ELBO):
             else:
                 terms |= self.bound_terms(model, guide, x)
         if self.weights["information_bound"]:
-            terms["information_bound"] = information_bound(model, guide, x.shape[0])
+            with statistics_kept(guide):
+                terms["information_bound"] = information_bound(model, guide, x.shape[0])
         if any(self.weights[name] for name in REAL_TERMS):
-            terms |= real_terms(guide, category or guide.category(x), view)
+            category = category or guide.category(x)
+            with statistics_kept(guide):
+                terms |= real_terms(guide, category, view)
         self.terms = {name: term.detach() for name, term in terms.items()}
         return terms
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from guides.guide import Guide
 from pyro_infocat import processes
 from pyro_infocat.data import Observation, Split, observe
+from pyro_infocat.networks import statistics_kept
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.terms import Terms
 from pyro_infocat.views import View
@@ -69,7 +70,9 @@ class Step:
         self.x = observe(grey, self.seen)
         look = None
         if self.bound.weights["consistency"]:
-            look = observe(self.view(grey, self.guide.category), self.seen)
+            # A view may ask q(c|x) of what is no example.
+            with statistics_kept(self.guide):
+                look = observe(self.view(grey, self.guide.category), self.seen)
         # Processes average their gradients; the sum over the whole batch is meant.
         loss = self.module(self.x, look) * processes.world() / len(index)
         self.optimizer.zero_grad()

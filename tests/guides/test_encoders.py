@@ -171,6 +171,34 @@ def test_a_shear_a_stretch_and_a_shift_are_taken_away_and_told(move: list[list[f
     assert change[:3] == pytest.approx(expected, abs=0.03)
 
 
+def test_the_pose_weight_says_how_much_of_a_move_is_seen() -> None:
+    """At 0 a moved image looks the same but for interpolation; the rest is linear in the weight."""
+    torch.manual_seed(0)
+    encoder = Upright((SIDE, SIDE), hidden=[50])
+    still, moved = (blob(torch.tensor(move).double()).flatten(1) for move in MOVES[:2])
+    layer = encoder.network.network[0]
+    assert isinstance(layer, torch.nn.Linear)
+
+    def change(weight: float) -> torch.Tensor:
+        encoder.pose_weight = weight
+        seen = []
+        with torch.no_grad():
+            hook = layer.register_forward_hook(lambda *triple: seen.append(triple[-1]))
+            encoder(moved), encoder(still)
+            hook.remove()
+        return seen[0] - seen[1]
+
+    poses = [encoder.upright(x.reshape(-1, 1, SIDE, SIDE))[1] for x in (moved, still)]
+    told = (poses[0] - poses[1]) @ layer.weight[:, -5:].mT
+    torch.testing.assert_close(change(15.0) - change(0.0), 15 * told)
+    assert change(0.0).norm() < 0.2 * change(15.0).norm()
+
+
+def test_upright_refuses_a_negative_pose_weight() -> None:
+    with pytest.raises(ValueError, match=r"^pose_weight must be at least 0, not -1.0$"):
+        Upright((8, 8), pose_weight=-1.0)
+
+
 @pytest.mark.parametrize("pixels", [0, 1])
 def test_blank_images_and_single_pixels_are_finite(pixels: int) -> None:
     encoder = Upright((8, 8), hidden=[5])

@@ -1,6 +1,9 @@
 """Networks in bfloat16 under a bound in float32."""
 
+import copy
 import functools
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +13,12 @@ from torch import Tensor, nn
 from guides import Enumerated, encoders
 from guides.guide import Guide
 from models import CatVAE, decoders, likelihoods, priors
-from pyro_infocat.networks import compiled, computing_in, networks
+from pyro_infocat import build
+from pyro_infocat.arguments import parse
+from pyro_infocat.data import digits
+from pyro_infocat.networks import compiled, computing_in, networks, statistics_kept
 from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.step import Step
 
 K, B, SHAPE = 5, 64, (8, 8)
 X = SHAPE[0] * SHAPE[1]
@@ -170,3 +177,46 @@ def test_the_compiler_gives_the_same_numbers() -> None:
     before = value()
     with compiled(True, nn.ModuleList([model, guide]), value):
         assert value() == pytest.approx(before, rel=1e-4)
+
+
+@pytest.mark.usefixtures("double")
+def test_batch_normalisation_remembers_the_examples_alone() -> None:
+    """After a step the statistics are those of one pass over x, whatever views and draws were."""
+    chosen = replace(
+        parse(["--encoder.norm", "true", "--view", "pyro_infocat.views.VirtualAdversarial"])[0],
+        weights={"consistency": 1.0, "marginal_entropy": 1.0},
+        information_weight=1.0,
+    )
+    torch.manual_seed(0)
+    model, guide, view = build.build(chosen, torch.device("cpu"))
+    expected = copy.deepcopy(guide)
+    bound = build.objective(chosen)
+    optimizer = torch.optim.SGD(guide.parameters(), 0.1)
+    step = Step(digits().train, "grey", view, guide, bound, bound(model, guide).train(), optimizer)
+    index = torch.arange(50)
+    step(index)
+    expected.train().posterior(digits().train.grey(index))
+    remembered, right = dict(guide.named_buffers()), dict(expected.named_buffers())
+    names = [name for name in right if "running" in name]
+    assert names
+    for name in names:
+        torch.testing.assert_close(remembered[name], right[name])
+        assert not remembered[name].eq(round(float("var" in name))).all()
+
+
+def test_statistics_are_kept_only_inside_and_also_after_an_error() -> None:
+    layer = nn.Sequential(nn.BatchNorm1d(2, momentum=0.25), nn.BatchNorm1d(2, momentum=None))
+    before = copy.deepcopy(layer.state_dict())
+    x = torch.randn(5, 2) + 3
+    with suppress(ZeroDivisionError), statistics_kept(layer):
+        inside = layer.train()(x)
+        raise ZeroDivisionError
+    for name, kept in before.items():
+        if "running" in name:
+            torch.testing.assert_close(layer.state_dict()[name], kept, rtol=0, atol=0)
+    # They normalise by the batch as outside, where they remember by the momentum they had.
+    torch.testing.assert_close(layer(x), inside)
+    torch.testing.assert_close(layer[0].running_mean, 0.25 * x.mean(0))
+    assert layer[1].momentum is None
+    with statistics_kept(lambda x: x):
+        pass
