@@ -1,4 +1,4 @@
-"""The networks inside a model and a guide: in another precision, compiled, remembering nothing.
+"""The networks inside a model and a guide: in another precision, compiled, their statistics kept.
 
 Only layers of PyTorch's own are touched. The bound, the distributions and whatever a user's own
 class computes beside its layers stay in float32, where logarithms of small masses need it, and
