@@ -11,7 +11,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -866,7 +866,15 @@ def test_ctrl_c_before_there_is_anything(
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
 
-@pytest.mark.usefixtures("brief")
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process started now hears Ctrl-C, even where a shell had this one ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("brief", "interruptible")
 def test_ctrl_c_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a folder"
     process = start(*SMALL, "--epochs", "60", "--out", str(out))
