@@ -17,7 +17,16 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_infocat.errors import UserError
 from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, HELP, given_to
-from pyro_infocat.settings import DATA_SETS, ROOT, Component, Precision, Settings
+from pyro_infocat.settings import (
+    ARCHIVE,
+    DATA_SETS,
+    OWN_PRESET,
+    ROOT,
+    Component,
+    Precision,
+    Settings,
+    no_data_set,
+)
 from pyro_infocat.wording import explain, one_line, where
 
 LEAST = {
@@ -46,7 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
     argv = list(sys.argv[1:] if argv is None else argv)
     config, data = _peek(argv)
     _check_plain(argv, config)
-    preset = Path(config) if config else ROOT / "runs" / f"{DATA_SETS[data].preset}.yaml"
+    preset = Path(config) if config else _preset(data)
     parser = build_parser(None if config else preset)
     try:
         with warnings.catch_warnings():
@@ -60,7 +69,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
             f"a class that was asked for cannot be imported ({where(error)}); mend its file"
         ) from error
     settings = _settings(namespace)
-    out = namespace.out or f"runs/{preset.stem if config else settings.data}/seed{settings.seed}"
+    name = preset.stem if config else Path(settings.data).stem
+    out = namespace.out or f"runs/{name}/seed{settings.seed}"
     return settings, Path(out), namespace.resume
 
 
@@ -73,14 +83,15 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
         prog="python -m pyro_infocat.run",
         description="Train InfoCatVAE, evaluate it and draw what it learned.",
         epilog=f"Data sets: {', '.join(DATA_SETS)}. Without --config the preset of the data set "
-        "is used: runs/digits.yaml, runs/mnist.yaml or runs/fashion.yaml.",
+        "is used: runs/digits.yaml, which a file of your own has too, runs/mnist.yaml or "
+        "runs/fashion.yaml. The defaults above are of what neither it nor a flag says.",
         exit_on_error=False,
         allow_abbrev=False,
-        default_config_files=[str(preset)] if preset and preset.exists() else None,
+        default_config_files=[str(preset)] if preset else None,
     )
     add = parser.add_argument
     add("--config", action="config", help="a preset, or the config.yaml of a finished run")
-    add("--data", type=str, default="digits", help="digits, mnist or fashion-mnist")
+    add("--data", type=str, default="digits", help="digits, mnist, fashion-mnist or an .npz file")
     add("--data_root", type=str, default="data", help="where archives are and are downloaded to")
     add(
         "--observe",
@@ -224,8 +235,8 @@ def _peek(argv: Sequence[str]) -> tuple[str | None, str]:
         raise UserError(explain(str(error), None, argv)) from error
     if given.config is not None:
         _read_yaml(Path(given.config))
-    if given.config is None and given.data not in DATA_SETS:
-        raise UserError(_no_data_set(given.data))
+    if given.config is None:
+        _refuse_data(given.data)
     return given.config, given.data
 
 
@@ -246,12 +257,26 @@ def _read_yaml(path: Path) -> None:
             f"not {'nothing' if content is None else f'a {type(content).__name__}'}"
         )
     for key, value in content.items():
-        if value is None:
+        # --print_config writes an empty out.
+        if value is None and key != "out":
             raise UserError(f"{path}: {key} has no value; leave the key out for the default")
 
 
-def _no_data_set(name: str) -> str:
-    return f"--data: no data set '{name}'; choose from {', '.join(DATA_SETS)}"
+def _refuse_data(name: str) -> None:
+    if name.endswith(ARCHIVE):
+        if not Path(name).is_file():
+            raise UserError(f"--data: no file '{name}'; give an {ARCHIVE} of your own images")
+    elif name not in DATA_SETS:
+        raise UserError(no_data_set(name))
+
+
+def _preset(data: str) -> Path:
+    """What a data set is trained with where no --config is given."""
+    name = DATA_SETS[data].preset if data in DATA_SETS else OWN_PRESET
+    path = ROOT / "runs" / f"{name}.yaml"
+    if not path.exists():
+        raise UserError(f"--data {data}: its preset '{path}' is missing; give one by --config")
+    return path
 
 
 def _settings(namespace: Namespace) -> Settings:
@@ -272,8 +297,7 @@ def _refuse(values: dict[str, Any]) -> None:
     """
     for name in (field.name for field in fields(Settings)):
         _refuse_endless(name, values[name])
-    if values["data"] not in DATA_SETS:
-        raise UserError(_no_data_set(values["data"]))
+    _refuse_data(values["data"])
     for name, least in LEAST.items():
         if not values[name] >= least:
             raise UserError(f"--{name} {values[name]}: must be at least {least}")

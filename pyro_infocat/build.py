@@ -22,7 +22,7 @@ from models.priors import Prior
 from pyro_infocat.data import Observation
 from pyro_infocat.errors import UserError
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.settings import ALSO_SCHEDULED, DATA_SETS, Component, Settings
+from pyro_infocat.settings import ALSO_SCHEDULED, DATA_SETS, Component, Facts, Settings
 from pyro_infocat.terms import SIGNS
 from pyro_infocat.views import View
 
@@ -30,16 +30,19 @@ CHECKED = 4
 """Examples that the parts are tried on before training."""
 
 
-def build(settings: Settings, device: torch.device) -> tuple[CatVAE, Guide, View]:
+def build(
+    settings: Settings, device: torch.device, facts: Facts | None = None
+) -> tuple[CatVAE, Guide, View]:
     """The model, the guide and the view for the settings' data set.
 
     A part's constructor is handed whatever it names of ``features`` (X), ``shape`` (height,
     width), ``levels`` (grey levels), ``encoder`` (a factory), ``likelihood``, ``prior``,
     ``categories`` (K) and ``latent`` (D); the rest comes from the settings.
 
+    :param facts: of the data, where the settings name a file and no data set.
     :raises UserError: where a part cannot be made or the parts do not fit.
     """
-    facts = DATA_SETS[settings.data]
+    facts = facts or DATA_SETS[settings.data]
     given: dict[str, Any] = {
         "features": facts.features,
         "shape": facts.shape,

@@ -13,8 +13,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from pyro_infocat.archive import read_archive
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import DATA_SETS, Facts
+from pyro_infocat.settings import ARCHIVE, DATA_SETS, OWN_PRESET, Facts, no_data_set
 
 Observation = Literal["binary", "grey"]
 """What the likelihood sees: pixels drawn as 0 or 1 with the grey level's chance, or grey levels."""
@@ -22,6 +23,10 @@ Observation = Literal["binary", "grey"]
 DIGITS_TEST = 500
 FIXED_SEED = 0
 """The one draw by which the test split is binarised, for every run and every seed."""
+
+BYTES = 256
+HELD_OUT = 0.2
+"""Grey levels of one's own images; share of them that is the test split where none is given."""
 
 
 def observe(grey: Tensor, observation: Observation) -> Tensor:
@@ -71,7 +76,10 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training and a test split of images of one shape."""
+    """A training and a test split of images of one shape.
+
+    Where ``classes`` is empty, the labels are zeros that say nothing.
+    """
 
     facts: Facts
     train: Split
@@ -94,7 +102,7 @@ class DataSet:
 
 
 def load(name: str, root: Path) -> DataSet:
-    """A data set by name, downloaded into ``root`` where it is not there yet.
+    """A data set by name, downloaded into ``root`` where it is not there yet, or of a file.
 
     :raises UserError: for an unknown name, a root that cannot be written, a failed download or
         an archive that is damaged.
@@ -103,7 +111,9 @@ def load(name: str, root: Path) -> DataSet:
         return digits()
     if name in DATA_SETS:
         return from_torchvision(name, root)
-    raise UserError(f"--data: no data set '{name}'; choose from {', '.join(DATA_SETS)}")
+    if name.endswith(ARCHIVE):
+        return own(Path(name))
+    raise UserError(no_data_set(name))
 
 
 def digits() -> DataSet:
@@ -123,6 +133,37 @@ def digits() -> DataSet:
         Split(pixels[train], labels[train], facts.levels),
         Split(pixels[test], labels[test], facts.levels),
     )
+
+
+def own(path: Path) -> DataSet:
+    """Images of one's own: see :func:`pyro_infocat.archive.read_archive`.
+
+    Where the archive has no test split, a fixed fifth of its examples becomes one. Without
+    labels there are no classes, and nothing that compares with labels is measured.
+
+    :raises UserError: where the archive cannot be read or has too few examples.
+    """
+    images, labels, classes = read_archive(path)
+    height, width = images["train"].shape[1:]
+    facts = Facts(OWN_PRESET, (height, width), BYTES, classes)
+    splits = {
+        name: Split(
+            torch.from_numpy(pixels).flatten(1), torch.from_numpy(labels[name]), facts.levels
+        )
+        for name, pixels in images.items()
+    }
+    train = splits["train"]
+    if "test" in splits:
+        test = splits["test"]
+    else:
+        order = torch.from_numpy(np.random.default_rng(FIXED_SEED).permutation(len(train)))
+        held = max(1, round(HELD_OUT * len(train)))
+        train, test = train.part(order[held:]), train.part(order[:held])
+    if len(train) < 2:
+        raise UserError(
+            f"--data: '{path}' has {len(train)} examples to train on; at least 2 are needed"
+        )
+    return DataSet(facts, train, test)
 
 
 def from_torchvision(name: str, root: Path) -> DataSet:

@@ -45,21 +45,27 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every figure of the test split; likelihoods and terms in nats per example.
 
-    Deterministic given the seed. Leaves the global random state as it was.
+    Deterministic given the seed. Leaves the global random state as it was. Without classes there
+    is nothing that compares with labels.
     """
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         x = data.test.fixed(seen)
         categories = categorise(guide, x)
         terms = mean_terms(model, guide, x)
+        number = model.prior.categories
+        if data.classes:
+            found = clustering(data.test.labels.cpu().numpy(), categories, number)
+        else:
+            found = {"clusters_used": in_use(categories, number)}
         return {
-            **clustering(data.test.labels.cpu().numpy(), categories, model.prior.categories),
+            **found,
             "elbo": elbo(terms),
             "nll": -log_likelihood(model, guide, x, nll_samples).mean().item(),
             "nll_samples": nll_samples,
             **{name: terms.get(name, 0.0) for name in ("reconstruction", "kl_z", "kl_c")},
             "information_bound": terms["information_bound"],
-            **generation(model, data, categories, seed),
+            **(generation(model, data, categories, seed) if data.classes else {}),
         }
 
 
@@ -77,14 +83,19 @@ def clustering(labels: np.ndarray, categories: np.ndarray, number: int) -> dict[
     """
     table = contingency_matrix(labels, categories)
     rows, columns = linear_sum_assignment(table, maximize=True)
-    shares = np.bincount(categories, minlength=number) / len(categories)
     return {
         "accuracy": float(table[rows, columns].sum() / table.sum()),
         "purity": float(table.max(axis=0).sum() / table.sum()),
         "nmi": float(normalized_mutual_info_score(labels, categories)),
         "ari": float(adjusted_rand_score(labels, categories)),
-        "clusters_used": int((shares >= USED).sum()),
+        "clusters_used": in_use(categories, number),
     }
+
+
+def in_use(categories: np.ndarray, number: int) -> int:
+    """How many of ``number`` categories have at least the share ``USED`` of categories (N,)."""
+    shares = np.bincount(categories, minlength=number) / len(categories)
+    return int((shares >= USED).sum())
 
 
 def mean_terms(model: CatVAE, guide: Guide, x: Tensor) -> dict[str, float]:

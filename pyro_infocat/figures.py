@@ -37,8 +37,8 @@ TERMS = ("elbo", "validation_elbo", *SIGNS)
 LABEL = 0.055
 """Room for a mode's number, as a share of the plot."""
 
-DPI, CELL, GUTTER = 150, 84, 4
-"""Dots per inch; dots of an image, about; dots between two images."""
+DPI, CELL, LOWEST, GUTTER = 150, 84, 30, 4
+"""Dots per inch; dots of an image across, about, and at least down; dots between two images."""
 
 STYLE: Any = {
     "font.size": 9,
@@ -59,6 +59,8 @@ def draw(
 ) -> None:
     """Write every figure into the folder ``out``: the same bytes for the same model.
 
+    Data without classes have no confusion, and other figures of theirs name no label.
+
     :param seen: the test split (N, X) as the likelihood sees it.
     :param history: a row an epoch of the named terms, in nats per example.
     """
@@ -73,10 +75,11 @@ def draw(
             "interpolation": interpolation(model, rows, data.shape),
             "subspace_walk": subspace_walk(model, rows, data.shape),
             "reconstructions": reconstructions(model, data, z),
-            "confusion": confusion(rows),
             "latent": latent(model, rows, data.test.labels, z),
             "training": training(history),
         }
+        if data.classes:
+            figures["confusion"] = confusion(rows)
         for name, figure in figures.items():
             figure.savefig(out / f"{name}.png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
 
@@ -96,8 +99,9 @@ def encode(guide: Guide, seen: Tensor) -> tuple[Tensor, Tensor]:
 class Rows:
     """The categories that figures show, a row each, and what they turned out to hold.
 
-    :ivar counts: (K, L), how many test examples of each label fell into each category.
-    :ivar names: of the L labels.
+    :ivar counts: (K, L), how many test examples of each label fell into each category; without
+        classes all have one label.
+    :ivar names: of the L labels; none without classes.
     :ivar shown: the fullest categories, in the order of their majority labels, empty ones last.
     """
 
@@ -108,18 +112,17 @@ class Rows:
     @classmethod
     def of(cls, category: Tensor, categories: int, data: DataSet) -> "Rows":
         """From the category (N,) of each test example."""
-        names = data.classes
-        shape = (categories, len(names))
-        cells = (category * len(names) + data.test.labels).cpu().numpy()
-        counts = np.bincount(cells, minlength=categories * len(names)).reshape(shape)
+        labels = len(data.classes) or 1
+        cells = (category * labels + data.test.labels).cpu().numpy()
+        counts = np.bincount(cells, minlength=categories * labels).reshape(categories, labels)
         fullest = np.argsort(-counts.sum(1), kind="stable")[:MOST_ROWS]
         shown = sorted(fullest, key=lambda c: (not counts[c].any(), counts[c].argmax(), c))
-        return cls(counts, names, [int(c) for c in shown])
+        return cls(counts, data.classes, [int(c) for c in shown])
 
     @property
     def labels(self) -> list[str]:
-        """The number of each category shown and its majority label."""
-        return [f"category {c}: {self._majority(c)}" for c in self.shown]
+        """The number of each category shown, and its majority label or share of the examples."""
+        return [f"category {c}: {self._said(c)}" for c in self.shown]
 
     def title(self, text: str) -> str:
         """``text``, and how many categories it leaves out."""
@@ -128,8 +131,12 @@ class Rows:
             return text
         return f"{text}\n(the {len(self.shown)} fullest of {total} categories)"
 
-    def _majority(self, c: int) -> str:
-        return self.names[self.counts[c].argmax()] if self.counts[c].any() else "unused"
+    def _said(self, c: int) -> str:
+        if not self.counts[c].any():
+            return "unused"
+        if not self.names:
+            return f"{self.counts[c].sum() / self.counts.sum():.0%}"
+        return self.names[self.counts[c].argmax()]
 
 
 def conditional_samples(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
@@ -173,16 +180,18 @@ def subspace_walk(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
 
 
 def reconstructions(model: CatVAE, data: DataSet, z: Tensor) -> Figure:
-    """Test images over their reconstructions, a column for each label.
+    """Test images over their reconstructions, a column for each label, or the first images.
 
     :param z: (N, D), the posterior means; a reconstruction is the mean of p(x | z) at one.
     """
-    names = data.classes[:MOST_ROWS]
+    names = data.classes[:MOST_ROWS] or ("",) * SAMPLES
     images = torch.zeros(PER_LABEL, 2, len(names), data.features)
-    for label in range(len(names)):
-        index = (data.test.labels == label).nonzero()[:PER_LABEL, 0]
-        images[: len(index), 0, label] = data.test.grey(index).cpu()
-        images[: len(index), 1, label] = model.decoder(z[index]).mean.cpu()
+    for column in range(len(names)):
+        index = (data.test.labels == column).nonzero()[:PER_LABEL, 0]
+        if not data.classes:
+            index = torch.arange(len(z), device=z.device)[column::SAMPLES][:PER_LABEL]
+        images[: len(index), 0, column] = data.test.grey(index).cpu()
+        images[: len(index), 1, column] = model.decoder(z[index]).mean.cpu()
     sides = ["image", "reconstruction"] * PER_LABEL
     figure, axes = _mosaic(images.flatten(0, 1), data.shape, sides, [_folded(n) for n in names])
     ticks = axes.get_yticks()
@@ -231,9 +240,10 @@ def latent(model: CatVAE, rows: Rows, labels: Tensor, z: Tensor) -> Figure:
     figure = Figure(figsize=(6.5, 5))
     axes = figure.add_subplot()
     label = labels.cpu()[index].numpy()
-    colours = matplotlib.colormaps["tab10" if len(rows.names) <= 10 else "gist_rainbow"]
-    for number, name in enumerate(rows.names):
-        colour = colours(number if len(rows.names) <= 10 else number / len(rows.names))
+    names = rows.names or ("",)
+    colours = matplotlib.colormaps["tab10" if len(names) <= 10 else "gist_rainbow"]
+    for number, name in enumerate(names):
+        colour = colours(number if len(names) <= 10 else number / len(names))
         here = points[label == number]
         axes.scatter(here[:, 0], here[:, 1], s=7, lw=0, alpha=0.7, color=colour, label=name)
     circle = {"boxstyle": "circle,pad=0.2", "fc": (1, 1, 1, 0.7), "ec": "black", "lw": 1}
@@ -246,9 +256,14 @@ def latent(model: CatVAE, rows: Rows, labels: Tensor, z: Tensor) -> Figure:
     # Annotations do not count when the axes choose their limits.
     axes.update_datalim(modes)
     axes.autoscale_view()
-    axes.legend(
-        title="label", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2.5
-    )
+    if rows.names:
+        axes.legend(
+            title="label",
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            frameon=False,
+            markerscale=2.5,
+        )
     shares = power[:-3:-1] / max(power.sum(), np.finfo(float).tiny)
     axes.set_xlabel(f"first principal axis ({shares[0]:.0%} of the variance)")
     axes.set_ylabel(f"second ({shares[1]:.0%})")
@@ -311,8 +326,10 @@ def _mosaic(
     :param columns: C labels, or none.
     """
     # Whole dots for each pixel and a figure as large as its dots: nothing is resampled.
-    dots = max(1, CELL // shape[1])
-    cells = _numbers(images.unflatten(-1, shape)).clip(0, 1).repeat(dots, -2).repeat(dots, -1)
+    across = max(1, CELL // shape[1])
+    # Low images are stretched until a label fits beside them.
+    down = max(across, math.ceil(LOWEST / shape[0]))
+    cells = _numbers(images.unflatten(-1, shape)).clip(0, 1).repeat(down, -2).repeat(across, -1)
     cells = np.pad(cells, ((0, 0), (0, 0), (0, GUTTER), (0, GUTTER)))
     height, width = cells.shape[-2:]
     picture = cells.swapaxes(1, 2).reshape(len(cells) * height, -1)[:-GUTTER, :-GUTTER]

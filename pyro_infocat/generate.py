@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pyro_infocat.archive import in_unit_interval
 from pyro_infocat.data import load as load_data
 from pyro_infocat.data import observe
 from pyro_infocat.errors import UserError
@@ -113,8 +114,6 @@ def _read_file(path: Path, shape: tuple[int, int]) -> Tensor:
             f"cannot read images from '{path}' ({reason}); give a PNG file, or an .npy or .npz of "
             "numbers"
         ) from error
-    if array.dtype.kind not in "buif":
-        raise UserError(f"'{path}' holds {array.dtype}; give real numbers")
     # In front of height and width there may be a batch, and behind it one channel.
     if array.shape[-2:] != shape or array.shape[1:-2] not in ((), (1,)) or not array.size:
         height, width = shape
@@ -122,13 +121,8 @@ def _read_file(path: Path, shape: tuple[int, int]) -> Tensor:
             f"'{path}' has shape {array.shape}; the run needs {shape}, (B, {height}, {width}) or "
             f"(B, 1, {height}, {width})"
         )
-    grey = array / 255 if array.dtype == np.uint8 else array
-    low, high = float(grey.min()), float(grey.max())
-    if not (low >= 0 and high <= 1):  # So put, it refuses NaN too.
-        raise UserError(
-            f"'{path}' holds values from {low:g} to {high:g}; give grey levels in [0, 1], or bytes"
-        )
-    return torch.from_numpy(grey.astype(np.float32)).reshape(-1, shape[0] * shape[1])
+    grey = in_unit_interval(array, f"'{path}'")
+    return torch.from_numpy(grey).reshape(-1, shape[0] * shape[1])
 
 
 def _read_array(path: Path) -> np.ndarray:

@@ -43,7 +43,9 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     checkpoint = record.checkpoint()
     place = pick(device)
     try:
-        model, guide, _ = build.build(settings, place)
+        # Checkpoints of before say nothing of the data, which were a set with a name.
+        facts = Facts(**checkpoint["facts"]) if "facts" in checkpoint else DATA_SETS[settings.data]
+        model, guide, _ = build.build(settings, place, facts)
         seen = build.observation(settings, model.decoder.likelihood)
     # What the config names may have gone or changed since the run, and fail in any way.
     except Exception as error:
@@ -60,7 +62,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
             "one of the two was replaced"
         ) from error
     model.eval(), guide.eval()
-    return Run(model, guide, settings, DATA_SETS[settings.data], seen)
+    return Run(model, guide, settings, facts, seen)
 
 
 def _one_line(error: Exception) -> str:

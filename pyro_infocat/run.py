@@ -64,7 +64,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     checkpoint = record.reopen(settings) if resume else None
     data = load(settings.data, Path(settings.data_root)).to(device)
     pyro.set_rng_seed(settings.seed)
-    model, guide, view = build.build(settings, device)
+    model, guide, view = build.build(settings, device, data.facts)
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
     build.check_fit(settings, model, guide, view, bound, data.train.fixed(seen))
@@ -101,10 +101,11 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
             "pyro": pyro.__version__,
         },
     }
-    figures.draw(model, guide, data, data.test.fixed(seen), history, out / "figures")
     record.write_metrics(metrics)
+    figures.draw(model, guide, data, data.test.fixed(seen), history, out / "figures")
+    accuracy = f"accuracy {metrics['accuracy']:.3f}, " if data.classes else ""
     print(
-        f"{out}: accuracy {metrics['accuracy']:.3f}, {metrics['clusters_used']} categories in use, "
+        f"{out}: {accuracy}{metrics['clusters_used']} categories in use, "
         f"bound {metrics['elbo']:.2f} nats, {seconds:.0f} s of training"
     )
 

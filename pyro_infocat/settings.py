@@ -41,6 +41,18 @@ DATA_SETS = {
     "fashion-mnist": Facts("fashion", (28, 28), 256, CLOTHES),
 }
 
+ARCHIVE, OWN_PRESET = ".npz", "digits"
+"""How a file of one's own images ends; the preset for them where no --config is given."""
+
+
+def no_data_set(name: str) -> str:
+    """What to say of a name that is no data set's."""
+    return (
+        f"--data: no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give an {ARCHIVE} "
+        "of your own images"
+    )
+
+
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
 HISTORY, METRICS = "history.jsonl", "metrics.json"
 """The files of a run's folder."""

@@ -30,7 +30,7 @@ def best_start(
     for number, place in enumerate(places):
         # No two starts of any two runs share their random numbers.
         pyro.set_rng_seed(settings.seed * settings.starts + number)
-        model, guide, view = build.build(settings, device)
+        model, guide, view = build.build(settings, device, data.facts)
         checkpoint = place.checkpoint() if (place.folder / CHECKPOINT).exists() else None
         if checkpoint is None and processes.rank() == 0:
             place.create(settings)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from pyro_infocat.errors import UserError
 from pyro_infocat.networks import compiled, computing_in
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.record import Record
-from pyro_infocat.settings import Settings
+from pyro_infocat.settings import Facts, Settings
 from pyro_infocat.step import Step
 from pyro_infocat.terms import ELBO_TERMS, SIGNS, elbo, information_bound
 from pyro_infocat.views import View
@@ -69,7 +70,7 @@ def train(
         history = restore(checkpoint, model, guide, optimizer)
     elif processes.rank() == 0:
         # From here on there is always something to resume.
-        record.save(snapshot(0, model, guide, optimizer), history)
+        record.save(snapshot(0, model, guide, optimizer, data.facts), history)
     if processes.rank() > 0:
         # The first process keeps the run's own random numbers; the others need different noise.
         torch.manual_seed(hash((settings.seed, processes.rank(), len(history))) % 2**32)
@@ -128,7 +129,7 @@ def train(
             row["seconds"] = time.perf_counter() - began
             history.append(row)
             if board is not None:
-                record.save(snapshot(epoch + 1, model, guide, optimizer), history)
+                record.save(snapshot(epoch + 1, model, guide, optimizer, data.facts), history)
                 for name, value in row.items():
                     if name != "epoch":
                         board.add_scalar(name, value, epoch + 1)
@@ -295,14 +296,15 @@ def rate(settings: Settings, epoch: int) -> float:
 
 
 def snapshot(
-    epoch: int, model: CatVAE, guide: Guide, optimizer: torch.optim.Optimizer
+    epoch: int, model: CatVAE, guide: Guide, optimizer: torch.optim.Optimizer, facts: Facts
 ) -> dict[str, Any]:
-    """All that going on from here needs."""
+    """All that going on from here needs, and what loading needs to know of the data."""
     return {
         "epoch": epoch,
         "model": model.state_dict(),
         "guide": guide.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "facts": asdict(facts),
         "rng": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
     }
 

@@ -292,7 +292,12 @@ def test_a_class_whose_file_is_broken(copy: Path, monkeypatch: pytest.MonkeyPatc
     assert "division by zero" in refused(copy)
 
 
-def test_data_that_have_gone(copy: Path) -> None:
+def test_a_checkpoint_from_before_it_knew_its_data(copy: Path) -> None:
+    old = torch.load(copy / CHECKPOINT, weights_only=True)
+    del old["facts"]
+    torch.save(old, copy / CHECKPOINT)
+    assert pyro_infocat.load(copy).facts == DATA_SETS["digits"]
+    # Nothing says what an unknown data set was like.
     config = yaml.safe_load((copy / CONFIG).read_text())
     (copy / CONFIG).write_text(yaml.safe_dump(config | {"data": "cifar"}))
     message = refused(copy)

@@ -1,0 +1,132 @@
+"""Images of one's own, in a NumPy archive.
+
+Shapes: N examples.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyro_infocat.errors import UserError
+
+NAMES = ("x_train", "x_test", "y_train", "y_test", "classes")
+
+
+class Archive(NamedTuple):
+    """What an archive holds.
+
+    :param images: bytes (N, height, width) under ``train`` and, where there are any, ``test``.
+    :param labels: whole numbers (N,) under the same names; zeros where there are no classes.
+    :param classes: a name for each label; none without labels.
+    """
+
+    images: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    classes: tuple[str, ...]
+
+
+def read_archive(path: Path) -> Archive:
+    """The images and labels in an .npz archive.
+
+        x_train    images (N, height, width) or (N, 1, height, width), as bytes or in [0, 1]
+        x_test     likewise; none are needed
+        y_train    labels (N,), whole numbers from 0; none are needed
+        y_test     likewise
+        classes    a name for each label; their numbers where there is none
+
+    Grey levels in [0, 1] are rounded to 256.
+
+    :raises UserError: where the archive cannot be read, or an array is not as above.
+    """
+    arrays = _read(path)
+    splits = [name for name in ("train", "test") if f"x_{name}" in arrays]
+    images = {name: _pixels(arrays[f"x_{name}"], path, f"x_{name}") for name in splits}
+    shapes = {_by(pixels.shape[1:]) for pixels in images.values()}
+    if len(shapes) > 1:
+        raise UserError(
+            f"--data: '{path}': x_train holds images of {_by(images['train'].shape[1:])} and "
+            f"x_test of {_by(images['test'].shape[1:])}; they must be the same"
+        )
+    given = [name for name in ("train", "test") if f"y_{name}" in arrays]
+    if given and given != splits:
+        raise UserError(
+            f"--data: '{path}' has labels y_{' and y_'.join(given)} for images "
+            f"x_{' and x_'.join(splits)}; give labels for all images or for none"
+        )
+    if not given:
+        unlabelled = {name: np.zeros(len(pixels), np.int64) for name, pixels in images.items()}
+        return Archive(images, unlabelled, ())
+    labels = {
+        name: _labels(arrays[f"y_{name}"], len(pixels), path, f"y_{name}")
+        for name, pixels in images.items()
+    }
+    number = max(int(label.max()) for label in labels.values()) + 1
+    classes = [str(name) for name in arrays.get("classes", np.arange(number)).reshape(-1)]
+    if len(classes) < number:
+        raise UserError(
+            f"--data: '{path}': classes has {len(classes)} names for labels up to {number - 1}"
+        )
+    return Archive(images, labels, tuple(classes))
+
+
+def in_unit_interval(array: np.ndarray, what: str) -> np.ndarray:
+    """Grey levels in [0, 1] of an array of them or of bytes.
+
+    :param what: the array, for the error.
+    :raises UserError: for other numbers, or what is none.
+    """
+    if array.dtype.kind not in "buif":
+        raise UserError(f"{what} holds {array.dtype}; give real numbers")
+    grey = array / 255 if array.dtype == np.uint8 else array
+    low, high = (float(grey.min()), float(grey.max())) if grey.size else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):  # So put, it refuses NaN too.
+        raise UserError(
+            f"{what} holds values from {low:g} to {high:g}; give grey levels in [0, 1], or bytes"
+        )
+    return grey.astype(np.float32)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        # np.load leaves a file open that it cannot make sense of.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if name in NAMES}
+    # The reader of archives raises what it likes.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"--data: cannot read '{path}' ({reason}); give an .npz with x_train"
+        ) from error
+    if "x_train" not in arrays:
+        raise UserError(f"--data: '{path}' has no x_train; give images (N, height, width) under it")
+    return arrays
+
+
+def _pixels(array: np.ndarray, path: Path, name: str) -> np.ndarray:
+    """Images (N, height, width) as bytes."""
+    what = f"--data: '{path}': {name}"
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 3 or not array[:1].size:
+        raise UserError(
+            f"{what} has shape {array.shape}; give (N, height, width) or (N, 1, height, width); "
+            "rows of X numbers that are no image go as (N, 1, X)"
+        )
+    if array.dtype == np.uint8:
+        return array
+    return np.rint(in_unit_interval(array, what) * 255).astype(np.uint8)
+
+
+def _labels(array: np.ndarray, number: int, path: Path, name: str) -> np.ndarray:
+    if array.shape != (number,) or array.dtype.kind not in "iu" or (array < 0).any():
+        low = f" from {array.min()}" if array.size and array.dtype.kind in "iu" else ""
+        raise UserError(
+            f"--data: '{path}': {name} has shape {array.shape} and holds {array.dtype}{low}; give "
+            f"({number},) whole numbers from 0"
+        )
+    return array.astype(np.int64)
+
+
+def _by(shape: Any) -> str:
+    return " x ".join(str(size) for size in shape)
