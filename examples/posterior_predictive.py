@@ -15,6 +15,7 @@ from pyro.infer import Predictive
 
 import pyro_infocat
 from pyro_infocat.data import load, observe
+from pyro_infocat.errors import UserError
 
 SHOWN, DRAWS = 8, 200
 
@@ -24,19 +25,24 @@ def main(folder: str, data_root: str = "data") -> None:
     test = load(run.settings.data, Path(data_root)).test
     torch.manual_seed(run.settings.seed)
     x = observe(test.grey(slice(SHOWN)), run.seen)
+    # Of q itself: a guide may leave c to the model, whose draws are of p(c).
+    q = run.guide.category(x).probs.detach()
 
     program = poutine.uncondition(run.model)
     draws = Predictive(program, guide=run.guide, num_samples=DRAWS)(x)
 
     distance = (draws["x"] - x).square().mean(-1).sqrt()
-    for index in range(SHOWN):
-        shares = torch.bincount(draws["c"][:, index], minlength=run.model.prior.categories) / DRAWS
-        likeliest = ", ".join(f"{c}: {shares[c]:.2f}" for c in shares.topk(2).indices.tolist())
+    for index in range(len(x)):
+        likeliest = ", ".join(f"{c}: {q[index, c]:.2f}" for c in q[index].topk(2).indices.tolist())
+        label = f"label {run.facts.classes[test.labels[index]]}   " if run.facts.classes else ""
         print(
-            f"label {run.facts.classes[test.labels[index]]}   categories {likeliest}   "
+            f"{label}categories {likeliest}   "
             f"distance of a new image {distance[:, index].mean():.3f} a pixel"
         )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -50,6 +50,8 @@ class CatVAE(nn.Module):
     def generate(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw c (B,), z (B, D) and x (B, X) with gradients to prior and decoder.
 
+        Where no gradient is asked for, p(x | z) needs no ``rsample``.
+
         c is stratified: each category comes within one of ``number`` * p(c) times, which keeps
         every average over draws unbiased and takes most of c's noise away.
 
@@ -60,4 +62,5 @@ class CatVAE(nn.Module):
         points = (steps + torch.rand((), device=share.device, dtype=share.dtype)) / number
         c = torch.searchsorted(share, points).clamp_max(self.prior.categories - 1)
         z = self.prior.component(c).rsample()
-        return c, z, self.decoder(z).rsample()
+        x = self.decoder(z)
+        return c, z, x.rsample() if torch.is_grad_enabled() or x.has_rsample else x.sample()

@@ -70,19 +70,23 @@ def read_archive(path: Path) -> Archive:
     return Archive(images, labels, tuple(classes))
 
 
-def in_unit_interval(array: np.ndarray, what: str) -> np.ndarray:
+def in_unit_interval(array: np.ndarray, what: str, white: int = 255) -> np.ndarray:
     """Grey levels in [0, 1] of an array of them or of bytes.
 
     :param what: the array, for the error.
+    :param white: the largest byte.
     :raises UserError: for other numbers, or what is none.
     """
     if array.dtype.kind not in "buif":
         raise UserError(f"{what} holds {array.dtype}; give real numbers")
-    grey = array / 255 if array.dtype == np.uint8 else array
+    grey = array / white if array.dtype == np.uint8 else array
     low, high = (float(grey.min()), float(grey.max())) if grey.size else (0.0, 0.0)
     if not (low >= 0 and high <= 1):  # So put, it refuses NaN too.
+        low, high = float(array.min()), float(array.max())
+        up_to = "" if white == 255 else f" up to {white}"
         raise UserError(
             f"{what} holds values from {low:g} to {high:g}; give grey levels in [0, 1], or bytes"
+            f"{up_to}"
         )
     return grey.astype(np.float32)
 

@@ -68,7 +68,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
         raise UserError(
             f"a class that was asked for cannot be imported ({where(error)}); mend its file"
         ) from error
-    settings = _settings(namespace)
+    settings = _settings(namespace, argv)
     name = preset.stem if config else Path(settings.data).stem
     out = namespace.out or f"runs/{name}/seed{settings.seed}"
     return settings, Path(out), namespace.resume
@@ -118,14 +118,16 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
         "--weights",
         type=dict[str, float],
         default={},
-        help="weights of other terms of the objective by name, such as {consistency: 5}",
+        help="weights of other terms of the objective by name: {consistency: 5} in the place of "
+        "the preset's, --weights.consistency 5 beside them",
     )
     add(
         "--schedules",
         type=dict[str, list[list[float]]],
         default={},
         help="weights that change, as [epoch, weight] pairs joined by straight lines, such as "
-        "{kl_z: [[0, 0], [10, 1]]}; so do learning_rate, temperature and moves",
+        "{kl_z: [[0, 0], [10, 1]]}; so do learning_rate, temperature and moves. A preset's is "
+        "scaled where --information_weight, --learning_rate or --weights.TERM says its largest",
     )
     add(
         "--kl",
@@ -279,15 +281,42 @@ def _preset(data: str) -> Path:
     return path
 
 
-def _settings(namespace: Namespace) -> Settings:
+def _settings(namespace: Namespace, argv: Sequence[str]) -> Settings:
     values = namespace.as_dict()
     _refuse(values)
+    values["schedules"] = _scaled(values, argv)
     parts = {
         name: Component(values[name]["class_path"], values[name].get("init_args", {}))
         for name in COMPONENTS
     }
     names = {field.name for field in fields(Settings)}
     return Settings(**({k: v for k, v in values.items() if k in names} | parts))
+
+
+def _scaled(values: dict[str, Any], argv: Sequence[str]) -> dict[str, list[list[float]]]:
+    """The schedules, where the command line gives a flag for what the preset schedules.
+
+    Such a schedule keeps its form, and its largest value becomes the flag's; --anneal takes the
+    place of the learning rate's.
+    """
+    flags = {match[1] for word in argv if (match := re.match(r"--([\w.]+)", word))}
+    schedules = dict(values["schedules"])
+    said = {flag: values[flag] for flag in ("learning_rate", "information_weight") if flag in flags}
+    if "information_weight" in said:
+        said["information_bound"] = said.pop("information_weight")
+    for term, weight in values["weights"].items():
+        if flags & {"weights", f"weights.{term}"}:
+            said[term] = weight
+    for name, most in said.items():
+        if name in schedules and not flags & {"schedules", f"schedules.{name}"}:
+            top = max(value for _, value in schedules[name])
+            schedules[name] = [
+                [epoch, most * (value / top if top > 0 else 1.0)]
+                for epoch, value in schedules[name]
+            ]
+    if "anneal" in flags and not flags & {"schedules", "schedules.learning_rate"}:
+        schedules.pop("learning_rate", None)
+    return schedules
 
 
 def _refuse(values: dict[str, Any]) -> None:

@@ -19,8 +19,10 @@ from guides.relaxed import Relaxed
 from models import CatVAE
 from models.likelihoods import Likelihood
 from models.priors import Prior
+from pyro_infocat.centre import centre
 from pyro_infocat.data import Observation
 from pyro_infocat.errors import UserError
+from pyro_infocat.networks import BATCH_NORMALISATIONS
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.settings import ALSO_SCHEDULED, DATA_SETS, Component, Facts, Settings
 from pyro_infocat.terms import SIGNS
@@ -119,12 +121,20 @@ def check_fit(
 
     :raises UserError: naming both sides of the first thing that does not fit.
     """
+    if settings.batch_size == 1 and any(
+        isinstance(layer, BATCH_NORMALISATIONS)
+        for part in (model, guide)
+        for layer in part.modules()
+    ):
+        raise UserError("--batch_size 1: batch normalisation needs at least 2 examples in a step")
     x = x[:CHECKED]
     categories, latent = model.prior.categories, model.prior.latent
     prior = f"--prior {settings.prior.class_path}"
     decoder = f"--decoder {settings.decoder.class_path}"
     guide_name = f"--guide {settings.guide.class_path}"
     view_name = f"--view {settings.view.class_path}"
+    likelihood = f"--likelihood {settings.likelihood.class_path}"
+    pyro.clear_param_store()
     with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled():
         with blame(prior, f"p(z|c) must have batch shape ({categories},) for all c"):
             components = model.prior.all_components()
@@ -135,6 +145,7 @@ def check_fit(
                 f"{prior}: p(z|c) of all {categories} categories has shape {found}; "
                 f"({categories}, {latent}) would fit its K and D"
             )
+        _check_event(prior, "p(z|c)", components, latent)
         z = z.expand(-1, len(x), -1)
         with blame(
             f"{decoder}: cannot decode z of shape {tuple(z.shape)} from {prior}",
@@ -147,13 +158,26 @@ def check_fit(
                 f"{decoder}: describes x of shape {found} for z of shape {tuple(z.shape)}; the "
                 f"data need {(categories, *x.shape)}"
             )
+        _check_event(likelihood, "p(x|z)", pixels, x.shape[-1])
+        if not centre(pixels).isfinite().all():
+            raise UserError(
+                f"{likelihood}: its mean is not finite, and generated images are shown by it; give "
+                "a distribution that has one"
+            )
+        informed = settings.information_weight > 0 or "information_bound" in settings.schedules
+        for part, distribution in ((prior, components), (likelihood, pixels)):
+            if informed and not distribution.has_rsample:
+                raise UserError(
+                    f"{part}: has no rsample, which the information bound's gradient needs; "
+                    "--information_weight 0 does without"
+                )
         try:
             in_support = bool(pixels.support.check(x).all())
         except NotImplementedError:
             in_support = True
         if not in_support:
             raise UserError(
-                f"--likelihood {settings.likelihood.class_path}: its support does not hold the "
+                f"{likelihood}: its support does not hold the "
                 f"data, which lie between {x.min():g} and {x.max():g}; another --observe or a "
                 "likelihood such as models.likelihoods.ContinuousBernoulli would fit"
             )
@@ -167,12 +191,16 @@ def check_fit(
             )
         c = torch.arange(categories, device=x.device).unsqueeze(-1)
         with blame(guide_name, f"q(z|x,c) must accept c of shape {tuple(c.shape)}"):
-            found = tuple(posterior.latent(c).shape())
+            component = posterior.latent(c)
+            found = tuple(component.shape())
         if found != (categories, len(x), latent):
             raise UserError(
                 f"{guide_name}: q(z|x,c) has shape {found} for c of shape {tuple(c.shape)}; "
                 f"{(categories, len(x), latent)} would fit {prior}"
             )
+        _check_event(guide_name, "q(z|x,c)", component, latent)
+        if not component.has_rsample:
+            raise UserError(f"{guide_name}: q(z|x,c) has no rsample, which its gradient needs")
         sites = {"z"}
         if not isinstance(guide, Relaxed):
             with blame(guide_name):
@@ -197,8 +225,34 @@ def check_fit(
                 "the same"
             )
         with blame(f"{prior} with {guide_name}"):
-            bound.loss(model, guide, x)
+            try:
+                bound.loss(model, guide, x)
+            except NotImplementedError as error:
+                raise ValueError(f"no analytic KL ({error}); use --kl sampled") from error
+        for name, term in bound.terms.items():
+            if not term.isfinite():
+                part = likelihood if name == "reconstruction" else f"{prior} with {guide_name}"
+                raise UserError(
+                    f"{part}: {name} is {term.item()} on the first examples; it must be finite on "
+                    f"x between {x.min():g} and {x.max():g}"
+                )
+    kept = {id(p) for part in (model, guide) for p in part.parameters()}
+    for name, parameter in pyro.get_param_store().named_parameters():
+        if id(parameter) not in kept:
+            raise UserError(
+                f"pyro.param '{name}' of a part would be neither trained nor saved; make it a "
+                "torch.nn.Parameter of the class"
+            )
     pyro.clear_param_store()
+
+
+def _check_event(part: str, what: str, found: Any, size: int) -> None:
+    """Refuse a distribution that takes each number of an example for an example."""
+    if tuple(found.event_shape) != (size,):
+        raise UserError(
+            f"{part}: {what} has event shape {tuple(found.event_shape)}; ({size},) would fit, "
+            "which a distribution of independent numbers has after .to_event(1)"
+        )
 
 
 def _check_schedule(
@@ -229,6 +283,8 @@ def blame(part: str, remedy: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         said = " ".join(str(error).split())
         if not isinstance(error, TypeError | ValueError):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from guides.guide import Guide
 from models import CatVAE
+from pyro_infocat.centre import centre
 from pyro_infocat.data import DataSet, Observation, Split
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.terms import elbo, information_bound
@@ -178,7 +179,7 @@ def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) 
     every = torch.arange(model.prior.categories, device=test.pixels.device)
     for c in every.split(max(1, CHUNK_NUMBERS // (GENERATED * data.features))):
         z = model.prior.component(c).sample((GENERATED,))
-        images = model.decoder(z).mean.clamp(0, 1).flatten(0, 1).cpu().numpy()
+        images = centre(model.decoder(z)).clamp(0, 1).flatten(0, 1).cpu().numpy()
         judged = classifier.predict(images).reshape(GENERATED, -1)
         right += float((judged == stands_for[c.cpu().numpy()]).sum())
     return {

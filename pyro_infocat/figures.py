@@ -21,6 +21,7 @@ from torch import Tensor
 
 from guides.guide import Guide
 from models import CatVAE
+from pyro_infocat.centre import centre
 from pyro_infocat.data import DataSet
 from pyro_infocat.terms import SIGNS
 
@@ -91,7 +92,7 @@ def encode(guide: Guide, seen: Tensor) -> tuple[Tensor, Tensor]:
         posterior = guide.posterior(x)
         category = posterior.category.logits.argmax(-1)
         categories.append(category)
-        means.append(_mean(posterior.latent(category)))
+        means.append(centre(posterior.latent(category)))
     return torch.cat(categories), torch.cat(means)
 
 
@@ -142,7 +143,7 @@ class Rows:
 def conditional_samples(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
     """A row of samples for each category: the mean of p(x | z) for draws of z ~ p(z | c)."""
     c = _shown(model, rows).unsqueeze(-1).expand(-1, SAMPLES)
-    images = model.decoder(model.prior.component(c).sample()).mean
+    images = centre(model.decoder(model.prior.component(c).sample()))
     figure, axes = _mosaic(images, shape, rows.labels)
     axes.set_title(rows.title(r"Samples of each category: mean of $p(x|z)$, $z \sim p(z|c)$"))
     return figure
@@ -152,7 +153,7 @@ def interpolation(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
     """A row from each category's centre in a straight line to that of the row below."""
     start = _centres(model, rows).unsqueeze(1)
     path, names = _steps(1, start)
-    images = model.decoder(start.lerp(start.roll(-1, 0), path)).mean
+    images = centre(model.decoder(start.lerp(start.roll(-1, 0), path)))
     figure, axes = _mosaic(images, shape, rows.labels, names)
     axes.set_title(rows.title("From each category's centre to the next"))
     axes.set_xlabel("share of the way")
@@ -172,7 +173,7 @@ def subspace_walk(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
         # A plain VAE's only mode is the origin itself and points nowhere.
         modes = torch.eye(*modes.shape, device=modes.device, dtype=modes.dtype)
         unit = "standard deviations (the only mode is the origin; this is z's first axis)"
-    images = model.decoder(distance * modes.unsqueeze(1)).mean
+    images = centre(model.decoder(distance * modes.unsqueeze(1)))
     figure, axes = _mosaic(images, shape, rows.labels, names)
     axes.set_title(rows.title("From the origin out along each category's mean"))
     axes.set_xlabel(f"distance from the origin in units of {unit}")
@@ -191,7 +192,7 @@ def reconstructions(model: CatVAE, data: DataSet, z: Tensor) -> Figure:
         if not data.classes:
             index = torch.arange(len(z), device=z.device)[column::SAMPLES][:PER_LABEL]
         images[: len(index), 0, column] = data.test.grey(index).cpu()
-        images[: len(index), 1, column] = model.decoder(z[index]).mean.cpu()
+        images[: len(index), 1, column] = centre(model.decoder(z[index])).cpu()
     sides = ["image", "reconstruction"] * PER_LABEL
     figure, axes = _mosaic(images.flatten(0, 1), data.shape, sides, [_folded(n) for n in names])
     ticks = axes.get_yticks()
@@ -302,18 +303,13 @@ def _shown(model: CatVAE, rows: Rows) -> Tensor:
 
 def _centres(model: CatVAE, rows: Rows) -> Tensor:
     """The means of p(z | c) for the categories shown (R, D)."""
-    return _mean(model.prior.component(_shown(model, rows)))
+    return centre(model.prior.component(_shown(model, rows)))
 
 
 def _steps(end: float, like: Tensor) -> tuple[Tensor, list[str]]:
     """Equal steps from 0 to ``end`` (C, 1), and how to write them."""
     steps = torch.linspace(0, end, STEPS, device=like.device, dtype=like.dtype)
     return steps.unsqueeze(-1), [f"{step:.1f}" for step in steps.tolist()]
-
-
-def _mean(distribution: Any) -> Tensor:
-    # Every distribution used here has a mean; Pyro's base class does not say so.
-    return distribution.mean
 
 
 def _mosaic(

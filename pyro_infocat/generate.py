@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from pyro_infocat.archive import in_unit_interval
+from pyro_infocat.centre import centre
 from pyro_infocat.data import load as load_data
 from pyro_infocat.data import observe
 from pyro_infocat.errors import UserError
 from pyro_infocat.loading import Run
+from pyro_infocat.settings import Facts
 
-TEST_IMAGES = 10
-"""Images of the test split that 'test' stands for."""
-
+ARRAYS = (".npy", ".npz")
 Arrays = dict[str, Tensor]
 
 
@@ -40,8 +40,9 @@ def conditional(
             raise UserError(f"--categories {category}: the run has 0 to {highest}")
     c = torch.tensor(chosen, device=_device(run)).repeat_interleave(number)
     component = run.model.prior.component(c)
-    z = component.mean + temperature * (component.sample() - component.mean)
-    return {"c": c, "z": z, "x": run.model.decoder(z).mean}
+    middle = centre(component)
+    z = middle + temperature * (component.sample() - middle)
+    return {"c": c, "z": z, "x": centre(run.model.decoder(z))}
 
 
 def reconstruct(run: Run, images: Tensor) -> Arrays:
@@ -52,13 +53,13 @@ def reconstruct(run: Run, images: Tensor) -> Arrays:
     """
     category, latent = run.guide.posterior(observe(images, run.seen))
     c = category.logits.argmax(-1)
-    z = latent(c).mean
+    z = centre(latent(c))
     return {
         "original": images,
         "c": c,
         "q": category.probs,
         "z": z,
-        "x": run.model.decoder(z).mean,
+        "x": centre(run.model.decoder(z)),
     }
 
 
@@ -71,21 +72,26 @@ def interpolate(run: Run, ends: Sequence[str], number: int) -> Arrays:
     share = torch.linspace(0, 1, number, device=start.device).unsqueeze(-1)
     # Unlike start + share * (stop - start), it ends at ``stop`` to the last bit.
     z = torch.lerp(start, stop, share)
-    return {"z": z, "x": run.model.decoder(z).mean}
+    return {"z": z, "x": centre(run.model.decoder(z))}
 
 
-def read_images(run: Run, names: Sequence[str], data_root: Path) -> Tensor:
+PICTURE_WHITE = 255
+"""The largest byte of a picture; an array's is the largest of the run's own data."""
+
+
+def read_images(run: Run, names: Sequence[str], data_root: Path, number: int) -> Tensor:
     """Grey images (B, X) in [0, 1] from files, or the first of the test split for 'test'.
 
+    :param number: how many of the test split.
     :raises UserError: for a file that cannot be read or whose images have another shape.
     """
     parts = []
     for name in names:
         if name == "test":
             split = load_data(run.settings.data, data_root).test
-            parts.append(split.grey(slice(TEST_IMAGES)))
+            parts.append(split.grey(slice(number)))
         else:
-            parts.append(_read_file(Path(name), run.facts.shape))
+            parts.append(_read_file(Path(name), run.facts))
     return torch.cat(parts).to(_device(run))
 
 
@@ -94,17 +100,17 @@ def _latent(run: Run, end: str) -> Tensor:
     if re.fullmatch(r"-?\d+", end):
         if not 0 <= int(end) <= highest:
             raise UserError(f"--interpolate {end}: the run has categories 0 to {highest}")
-        return run.model.prior.component(torch.tensor([int(end)], device=_device(run))).mean
+        return centre(run.model.prior.component(torch.tensor([int(end)], device=_device(run))))
     if not Path(end).exists():
         raise UserError(
             f"--interpolate: no such file '{end}'; give an image file, or a category from 0 to "
             f"{highest}"
         )
-    images = _read_file(Path(end), run.facts.shape).to(_device(run))
+    images = _read_file(Path(end), run.facts).to(_device(run))
     return reconstruct(run, images[:1])["z"]
 
 
-def _read_file(path: Path, shape: tuple[int, int]) -> Tensor:
+def _read_file(path: Path, facts: Facts) -> Tensor:
     try:
         array = _read_array(path)
     # The readers of images, arrays and archives raise what they like.
@@ -114,6 +120,7 @@ def _read_file(path: Path, shape: tuple[int, int]) -> Tensor:
             f"cannot read images from '{path}' ({reason}); give a PNG file, or an .npy or .npz of "
             "numbers"
         ) from error
+    shape = facts.shape
     # In front of height and width there may be a batch, and behind it one channel.
     if array.shape[-2:] != shape or array.shape[1:-2] not in ((), (1,)) or not array.size:
         height, width = shape
@@ -121,12 +128,13 @@ def _read_file(path: Path, shape: tuple[int, int]) -> Tensor:
             f"'{path}' has shape {array.shape}; the run needs {shape}, (B, {height}, {width}) or "
             f"(B, 1, {height}, {width})"
         )
-    grey = in_unit_interval(array, f"'{path}'")
+    white = facts.levels - 1 if path.suffix in ARRAYS else PICTURE_WHITE
+    grey = in_unit_interval(array, f"'{path}'", white)
     return torch.from_numpy(grey).reshape(-1, shape[0] * shape[1])
 
 
 def _read_array(path: Path) -> np.ndarray:
-    if path.suffix not in (".npy", ".npz"):
+    if path.suffix not in ARRAYS:
         with Image.open(path) as image:
             # Grey levels of more than a byte would become white.
             return np.asarray(image if image.mode[0] in "IF" else image.convert("L"))

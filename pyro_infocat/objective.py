@@ -101,9 +101,18 @@ class InfoCatELBO(TraceEnum_ELBO):
         self.direct, self.decoded = direct, decoded
         self.terms: Terms = {}
 
-    def evaluate(self, model: Any, guide: Any, x: Tensor, view: Tensor | None = None) -> Terms:
+    def evaluate(
+        self,
+        model: Any,
+        guide: Any,
+        x: Tensor,
+        *others: Any,
+        view: Tensor | None = None,
+        **named: Any,
+    ) -> Terms:
         """The named terms for x (B, X), with gradients, as sums over the batch in nats.
 
+        :param others: what model and guide take besides x, as ``named``.
         :param view: another look at the same examples (B, X), for ``consistency``.
         """
         if am_i_wrapped():
@@ -117,7 +126,7 @@ class InfoCatELBO(TraceEnum_ELBO):
         terms: Terms = {}
         category = None
         if any(self.weights[name] for name in ELBO_TERMS):
-            if self.written_out(model, guide):
+            if self.written_out(model, guide) and not (others or named):
                 posterior = guide.posterior(x)
                 category = posterior.category
                 if isinstance(guide, Relaxed):
@@ -125,7 +134,7 @@ class InfoCatELBO(TraceEnum_ELBO):
                 else:
                     terms |= direct_terms(model, posterior, x, self.num_particles, self.decoded)
             else:
-                terms |= self.bound_terms(model, guide, x)
+                terms |= self.bound_terms(model, guide, x, *others, **named)
         if self.weights["information_bound"]:
             with statistics_kept(guide):
                 terms["information_bound"] = information_bound(model, guide, x.shape[0])
@@ -136,12 +145,12 @@ class InfoCatELBO(TraceEnum_ELBO):
         self.terms = {name: term.detach() for name, term in terms.items()}
         return terms
 
-    def bound_terms(self, model: Any, guide: Any, x: Tensor) -> Terms:
+    def bound_terms(self, model: Any, guide: Any, x: Tensor, *others: Any, **named: Any) -> Terms:
         """The terms of the ELBO with every category decoded, as sums over the batch in nats."""
-        if self.written_out(model, guide):
+        if self.written_out(model, guide) and not (others or named):
             return direct_terms(model, guide.posterior(x), x, self.num_particles)
         terms: Terms = defaultdict(lambda: x.new_zeros(()))
-        for model_trace, guide_trace in self._get_traces(model, guide, (x,), {}):
+        for model_trace, guide_trace in self._get_traces(model, guide, (x, *others), named):
             for name, term in expectations(model_trace, guide_trace).items():
                 terms[name] = terms[name] + term / self.num_particles
         return dict(terms)

@@ -56,6 +56,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     from pyro_infocat.device import pick
     from pyro_infocat.evaluate import evaluate
     from pyro_infocat.record import Record
+    from pyro_infocat.remarks import remarks
     from pyro_infocat.starts import best_start
     from pyro_infocat.train import set_validation, train
 
@@ -68,12 +69,9 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
     build.check_fit(settings, model, guide, view, bound, data.train.fixed(seen))
-    if not bound.written_out(model, guide) and processes.rank() == 0:
-        print(
-            f"--guide {settings.guide.class_path}: a Pyro program of its own, so the bound goes "
-            "through Pyro's enumeration: the same numbers, more slowly"
-            + ("; --decoded does not apply" if settings.decoded else "")
-        )
+    if processes.rank() == 0:
+        for line in remarks(settings, guide, bound.written_out(model, guide)):
+            print(line)
     if checkpoint is None and processes.rank() == 0:
         record.create(settings)
 

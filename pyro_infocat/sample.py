@@ -52,7 +52,12 @@ def parser() -> Parser:
     )
     add = made.add_argument
     add("run", type=Path, help="the folder of a run")
-    add("--number", type=int, default=10, help="samples of each category, or steps between two")
+    add(
+        "--number",
+        type=int,
+        default=10,
+        help="samples of each category, steps between two, or images of 'test'",
+    )
     add("--temperature", type=float, default=1.0, help="factor on the spread of p(z|c)")
     either = made.add_mutually_exclusive_group().add_argument
     either("--categories", type=int, nargs="+", help="which categories; all when not given")
@@ -91,6 +96,11 @@ def write(options: argparse.Namespace) -> None:
         raise UserError(f"--number {options.number}: must be at least 1")
     if options.interpolate and options.number < 2:
         raise UserError(f"--number {options.number}: --interpolate takes at least 2 steps")
+    if options.temperature != 1 and (options.reconstruct or options.interpolate):
+        raise UserError(
+            f"--temperature {options.temperature}: only samples have one; leave it out with "
+            "--reconstruct and --interpolate"
+        )
     if not 0 <= options.temperature < float("inf"):
         raise UserError(f"--temperature {options.temperature}: must be finite and at least 0")
     if not 0 <= options.seed <= MOST_SEED:
@@ -99,7 +109,9 @@ def write(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     with torch.no_grad():
         if options.reconstruct:
-            images = generate.read_images(run, options.reconstruct, Path(options.data_root))
+            images = generate.read_images(
+                run, options.reconstruct, Path(options.data_root), options.number
+            )
             name, arrays = "reconstructions", generate.reconstruct(run, images)
             rows = torch.cat([arrays["original"], arrays["x"]])
             columns = len(images)

@@ -74,7 +74,7 @@ class Step:
             with statistics_kept(self.guide):
                 look = observe(self.view(grey, self.guide.category), self.seen)
         # Processes average their gradients; the sum over the whole batch is meant.
-        loss = self.module(self.x, look) * processes.world() / len(index)
+        loss = self.module(self.x, view=look) * processes.world() / len(index)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

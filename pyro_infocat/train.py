@@ -106,7 +106,7 @@ def train(
             bound.weights = constants | {name: now[name] for name in now if name in SIGNS}
 
             ledger = Ledger(epoch)
-            for index in processes.shared(fitted.shuffled()).split(settings.batch_size):
+            for index in batches(processes.shared(fitted.shuffled()), settings.batch_size):
                 if len(index) < processes.world():
                     continue
                 try:
@@ -124,7 +124,8 @@ def train(
             row = {"epoch": float(epoch + 1), **unweighted(bound, model, guide, step.x)}
             row |= ledger.means()
             row["objective"] = objective(row, bound.weights)
-            if held_out is not None:
+            # Patience begins with the bound.
+            if held_out is not None and bound.weights["reconstruction"] > 0:
                 row["validation_elbo"] = held_out_elbo(bound, model, guide, held_out, seen)
             row["seconds"] = time.perf_counter() - began
             history.append(row)
@@ -136,6 +137,17 @@ def train(
                 watch.look(epoch + 1, bound.weights["reconstruction"] > 0, board)
             bar.set_postfix_str(brief(row))
     return history
+
+
+def batches(order: Tensor, size: int) -> list[Tensor]:
+    """Indices in parts of a size; what is left over is a part too, or joins the last one.
+
+    Batch normalisation needs two examples in each process.
+    """
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) < 2 * processes.world():
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def objective(row: Mapping[str, float], weights: Mapping[str, float]) -> float:
@@ -278,7 +290,7 @@ def held_out_elbo(
 
 def waited(history: History) -> int:
     """Epochs since the best bound on the validation share."""
-    bounds = [row["validation_elbo"] for row in history]
+    bounds = [row["validation_elbo"] for row in history if "validation_elbo" in row]
     return len(bounds) - 1 - int(np.argmax(bounds)) if bounds else 0
 
 

@@ -23,6 +23,7 @@ from pyro_infocat import data, evaluate
 from pyro_infocat.device import pick
 from pyro_infocat.errors import UserError
 from pyro_infocat.run import main
+from pyro_infocat.sample import main as sample
 from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS
 from tests.brief import SMALL, start, wait_for
 from tests.tiny import write_tiny_mnist
@@ -365,6 +366,12 @@ class Mine(Guide):
         return Posterior(category, lambda c: normal(*c.shape[:-1], len(x), {latent}))
 """
 
+LIKELIHOOD = """
+class Mine(Likelihood):
+    def forward(self, raw):
+        return {x}
+"""
+
 CLASSES = {
     "prior whose constructor refuses": (
         "prior",
@@ -476,6 +483,56 @@ CLASSES = {
         "class Mine(Bernoulli):\n    binary = False\n",
         ["support does not hold the data", "between 0 and 1", "ContinuousBernoulli"],
     ),
+    "prior of independent examples": (
+        "prior",
+        PRIOR.format(component="dist.Normal(torch.zeros(*c.shape, 4), 1.0)"),
+        ["p(z|c) has event shape ()", "(4,) would fit", ".to_event(1)"],
+    ),
+    "likelihood of independent examples": (
+        "likelihood",
+        LIKELIHOOD.format(x="dist.Normal(raw.squeeze(-1), 1.0)"),
+        ["p(x|z) has event shape ()", "(64,) would fit", ".to_event(1)"],
+    ),
+    "guide of independent examples": (
+        "guide",
+        GUIDE.format(categories="self.categories", latent="self.latent")
+        .replace("normal(", "dist.Normal(0.0, 1.0).expand([")
+        .replace("latent))", "latent]))"),
+        ["q(z|x,c) has event shape ()", "(20,) would fit", ".to_event(1)"],
+    ),
+    "likelihood without a finite mean": (
+        "likelihood",
+        LIKELIHOOD.format(x="dist.Cauchy(raw.squeeze(-1), 1.0).to_event(1)"),
+        ["its mean is not finite", "give a distribution that has one"],
+    ),
+    "likelihood without gradients of its draws": (
+        "likelihood",
+        LIKELIHOOD.format(x="dist.Poisson(raw.squeeze(-1).exp()).to_event(1)"),
+        ["has no rsample", "--information_weight 0 does without"],
+    ),
+    "guide without gradients of its draws": (
+        "guide",
+        GUIDE.format(categories="self.categories", latent="self.latent").replace(
+            "normal(*c.shape[:-1], len(x), self.latent)",
+            "dist.Poisson(torch.ones(*c.shape[:-1], len(x), self.latent)).to_event(1)",
+        ),
+        ["q(z|x,c) has no rsample"],
+    ),
+    "likelihood of infinite density": (
+        "likelihood",
+        LIKELIHOOD.format(
+            x="dist.Gamma(0.5 + 0 * raw.squeeze(-1), 1.0, validate_args=False).to_event(1)"
+        ),
+        ["reconstruction is inf on the first examples", "between 0 and 1"],
+    ),
+    "guide of a family without an analytic KL": (
+        "guide",
+        GUIDE.format(categories="self.categories", latent="self.latent").replace(
+            "normal(*c.shape[:-1], len(x), self.latent)",
+            "dist.StudentT(5.0, torch.zeros(*c.shape[:-1], len(x), self.latent)).to_event(1)",
+        ),
+        ["no analytic KL", "use --kl sampled"],
+    ),
     "view of another shape": (
         "view",
         "class Mine(View):\n    def __call__(self, grey, classifier): return grey[:, :9]\n",
@@ -499,6 +556,74 @@ def test_a_class_of_ones_own_that_does_not_fit(
     assert path in error
     for words in said:
         assert words in error
+
+
+def test_a_parameter_in_pyros_store(mine: Callable[[str], str], refuse: Refuse) -> None:
+    code = (
+        "class Mine(Enumerated):\n"
+        "    def posterior(self, x):\n"
+        "        return super().posterior(x + pyro.param('shift', torch.zeros(())))\n"
+    )
+    assert refuse("--guide", f"{mine(code)}.Mine") == (
+        "pyro.param 'shift' of a part would be neither trained nor saved; make it a "
+        "torch.nn.Parameter of the class"
+    )
+
+
+FLOW = """
+class Mine(Enumerated):
+    def posterior(self, x):
+        category, latent = super().posterior(x)
+        bend = dist.transforms.SoftplusTransform()
+        return Posterior(category, lambda c: dist.TransformedDistribution(latent(c), [bend]))
+"""
+LOGIT_NORMAL = """
+class Mine(Likelihood):
+    def forward(self, raw):
+        squash = [torch.distributions.transforms.SigmoidTransform()]
+        spread = dist.TransformedDistribution(dist.Normal(raw.squeeze(-1), 1.0), squash)
+        return Shifted(spread.to_event(1))
+
+class Shifted(dist.TorchDistribution):
+    # Grey levels may be 0 and 1, where a logit is infinite.
+    support, has_rsample = torch.distributions.constraints.real_vector, True
+    arg_constraints = {}
+    def __init__(self, base):
+        self.base = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+    def log_prob(self, x): return self.base.log_prob(0.01 + 0.98 * x)
+    def rsample(self, shape=torch.Size()): return self.base.rsample(shape)
+"""
+NO_GRADIENT = """
+class Mine(Likelihood):
+    def forward(self, raw):
+        return Drawn(raw.squeeze(-1), 0.3).to_event(1)
+
+class Drawn(dist.Normal):
+    has_rsample = False
+    def rsample(self, shape=torch.Size()): raise NotImplementedError
+"""
+WITHOUT: dict[str, tuple[str, str, list[str]]] = {
+    "posterior without a mean": ("guide", FLOW, ["--kl", "sampled"]),
+    "likelihood without a mean": ("likelihood", LOGIT_NORMAL, []),
+    "likelihood without gradients": ("likelihood", NO_GRADIENT, ["--information_weight", "0"]),
+}
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize(("part", "code", "flags"), WITHOUT.values(), ids=WITHOUT)
+def test_distributions_that_lack_what_a_run_can_do_without(
+    part: str,
+    code: str,
+    flags: list[str],
+    mine: Callable[[str], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = f"{mine(code)}.Mine"
+    command = [*SMALL, "--epochs", "1", f"--{part}", path, *flags, "--out", OUT]
+    assert main(command) == 0, capsys.readouterr().err
+    assert (Path(OUT) / METRICS).exists()
+    assert sample([OUT, "--reconstruct", "test", "--device", "cpu"]) == 0
 
 
 @pytest.mark.usefixtures("brief")
@@ -900,6 +1025,12 @@ def test_a_real_command() -> None:
     assert output == ""
     assert error.startswith("error: --prior: models.priors.Orthogonal takes no 'sale'")
     assert error.count("\n") == 1
+
+
+def test_batch_normalisation_of_one(refuse: Refuse) -> None:
+    assert refuse("--batch_size", "1", "--encoder.norm", "true") == (
+        "--batch_size 1: batch normalisation needs at least 2 examples in a step"
+    )
 
 
 def test_the_information_weight_has_one_place(refuse: Refuse) -> None:

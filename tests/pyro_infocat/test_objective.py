@@ -490,7 +490,7 @@ def test_real_terms_by_hand(guide: str, direct: bool, with_view: bool) -> None:
     """Information between c and real examples, and the agreement of two views of them."""
     model, guide, x = make_world("weighted", guide, kl="sampled")
     view = torch.rand(B, X).round()
-    arguments = (x, view) if with_view else (x,)
+    named = {"view": view} if with_view else {}
 
     def by_hand() -> Tensor:
         torch.manual_seed(1)
@@ -507,7 +507,7 @@ def test_real_terms_by_hand(guide: str, direct: bool, with_view: bool) -> None:
     objective = InfoCatELBO(0, weights=REAL, direct=direct)
     expected = with_gradients(by_hand(), model, guide)
     torch.manual_seed(1)
-    loss = objective.differentiable_loss(model, guide, *arguments)
+    loss = objective.differentiable_loss(model, guide, x, **named)
     assert_same(with_gradients(loss, model, guide), expected)
     assert ("consistency" in objective.terms) == with_view
 
@@ -519,7 +519,7 @@ def test_svi_trains_by_one_term_alone(term: str) -> None:
     others = dict.fromkeys(["reconstruction", "kl_z", "kl_c"], 0.0)
     objective = InfoCatELBO(0, weights=others | {term: 1.0})
     before = guide.classifier.weight.detach().clone()
-    SVI(model, guide, pyro.optim.SGD({"lr": 1.0}), objective).step(x, 1 - x)
+    SVI(model, guide, pyro.optim.SGD({"lr": 1.0}), objective).step(x, view=1 - x)
     assert not torch.equal(guide.classifier.weight, before)
 
 
@@ -529,11 +529,11 @@ def test_real_terms_are_bounded() -> None:
     objective = InfoCatELBO(0, weights=REAL)
     for scale in (1, 30):
         guide.classifier.weight.data.mul_(scale)
-        objective.loss(model, guide, x, x)
+        objective.loss(model, guide, x, view=x)
         terms = {name: float(term) / B for name, term in objective.terms.items()}
         assert 0 <= terms["conditional_entropy"] < terms["marginal_entropy"] <= math.log(K)
         assert terms["consistency"] == pytest.approx(0, abs=1e-12)
-        objective.loss(model, guide, x, 1 - x)
+        objective.loss(model, guide, x, view=1 - x)
         assert objective.terms["consistency"] > 0
 
 
@@ -885,6 +885,39 @@ def test_plain_pyro_programs_train_by_svi() -> None:
     svi = SVI(plain_model("analytic"), plain_guide, pyro.optim.Adam({"lr": 0.05}), objective)
     losses = [svi.step(x) for _ in range(100)]
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_programs_of_more_than_one_argument(by_name: bool) -> None:
+    """What model and guide take besides x reaches both, as with Pyro's own losses."""
+
+    def model(x: Tensor, y: Tensor | None = None) -> None:
+        weight = pyro.param("weight", torch.zeros(2, X))
+        with pyro.plate("images", len(x)):
+            kind = pyro.sample("kind", dist.Categorical(torch.tensor([0.4, 0.6])))
+            mean = kind.unsqueeze(-1) + (0 if y is None else y @ weight)
+            pyro.sample("image", dist.Normal(mean, 1).to_event(1), obs=x)
+
+    def guide(x: Tensor, y: Tensor | None = None) -> None:
+        odds = pyro.param("odds", torch.zeros(X, 2))
+        with pyro.plate("images", len(x)):
+            logits = x @ odds if y is None else x @ odds + y
+            category = dist.Categorical(logits=logits)
+            pyro.sample("kind", category, infer={"enumerate": "parallel"})
+
+    x, y = torch.randn(B, X), torch.randn(B, 2)
+    arguments, named = ((x,), {"y": y}) if by_name else ((x, y), {})
+    losses, gradients = [], []
+    for objective in (InfoCatELBO(0), TraceEnum_ELBO(max_plate_nesting=1)):
+        pyro.clear_param_store()
+        losses.append(objective.loss_and_grads(model, guide, *arguments, **named))
+        store = pyro.get_param_store()
+        gradients.append([pyro.param(name).grad for name in sorted(store)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    for ours, theirs in zip(*gradients, strict=True):
+        assert ours is not None
+        assert ours.abs().max() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("guide", ["enumerated", "shared", "bayes"])

@@ -196,12 +196,15 @@ def test_a_likelihood_of_0_and_1_sees_binarised_pixels(runs: Path) -> None:
         np.testing.assert_array_equal(one["original"], np.load(name).reshape(1, 64))
 
 
+LEVELS = np.random.default_rng(1).integers(0, 17, (3, 8, 8), dtype=np.uint8)
+"""Bytes in an array are the grey levels of the run's own data: the digits have 17."""
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
 DTYPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "bytes": lambda images: images,
-    "float32": lambda images: images.astype(np.float32) / 255,
-    "float64": lambda images: images / 255,
-    "big-endian": lambda images: (images / 255).astype(">f4"),
+    "float32": lambda images: images.astype(np.float32) / 16,
+    "float64": lambda images: images / 16,
+    "big-endian": lambda images: (images / 16).astype(">f4"),
 }
 
 
@@ -214,11 +217,11 @@ def test_images_from_arrays(
     as_dtype: Callable[[np.ndarray], np.ndarray],
     plain: Path,
 ) -> None:
-    images = IMAGES[: 1 if len(shape) == 2 else 3]
+    images = LEVELS[: 1 if len(shape) == 2 else 3]
     array = as_dtype(images.reshape(shape))
     np.save("images.npy", array) if suffix == "npy" else np.savez("images.npz", array)
     found, picture = make(plain, "--reconstruct", f"images.{suffix}")
-    np.testing.assert_allclose(found["original"], images.reshape(-1, 64) / 255, atol=1e-7)
+    np.testing.assert_allclose(found["original"], images.reshape(-1, 64) / 16, atol=1e-7)
     assert_shows(picture, np.concatenate([found["original"], found["x"]]), len(images))
 
 
@@ -344,6 +347,10 @@ FLAGS = {
         ["--number 1", "--interpolate", "at least 2"],
     ),
     "temperature": (["--temperature", "-0.5"], ["--temperature -0.5", "at least 0"]),
+    "temperature of a reconstruction": (
+        ["--temperature", "0.5", "--reconstruct", "test"],
+        ["--temperature 0.5: only samples have one", "leave it out"],
+    ),
     "temperature nan": (["--temperature", "nan"], ["--temperature nan", "finite"]),
     "temperature inf": (["--temperature", "inf"], ["--temperature inf", "finite"]),
     "temperature in words": (
@@ -445,6 +452,11 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path], None] | None, list[str]]] = {
     "complex": ("complex.npy", array(np.zeros((8, 8), complex)), ["complex128", "numbers"]),
     "too many axes": ("axes.npy", array(np.zeros((1, 1, 1, 8, 8))), ["(1, 1, 1, 8, 8)", "(8, 8)"]),
     "too bright": ("bright.npy", array(np.full((8, 8), 1.5)), ["from 1.5 to 1.5", "[0, 1]"]),
+    "too bright a byte": (
+        "byte.npy",
+        array(np.full((8, 8), 17, np.uint8)),
+        ["from 17 to 17", "[0, 1]", "bytes up to 16"],
+    ),
     "levels": ("levels.npy", array(np.full((8, 8), 16)), ["from 16 to 16", "[0, 1]", "bytes"]),
     "too large for float32": ("large.npy", array(np.full((8, 8), 1e300)), ["1e+300", "[0, 1]"]),
     "negative": ("dark.npy", array(np.full((8, 8), -0.1)), ["from -0.1", "[0, 1]"]),

@@ -1,0 +1,46 @@
+"""What a run says of its settings before it trains: where a flag does less than it seems to."""
+
+from collections.abc import Iterator
+
+from guides.guide import Guide
+from guides.relaxed import Relaxed
+from pyro_infocat.settings import Settings
+from pyro_infocat.terms import SIGNS
+from pyro_infocat.train import interpolate
+
+
+def remarks(settings: Settings, guide: Guide, written_out: bool) -> Iterator[str]:
+    """A line each.
+
+    :param written_out: whether the bound is, or goes through Pyro.
+    """
+    name = f"--guide {settings.guide.class_path}"
+    if not written_out:
+        yield (
+            f"{name}: a Pyro program of its own, so the bound goes through Pyro, more slowly"
+            + ("; --decoded does not apply" if settings.decoded else "")
+        )
+    if isinstance(guide, Relaxed):
+        flags = {
+            f"--decoded {settings.decoded}": settings.decoded > 0,
+            f"--particles {settings.particles}": settings.particles > 1,
+            f"--kl {settings.kl}": settings.kl == "sampled",
+        }
+        idle = [flag for flag, given in flags.items() if given]
+        if idle:
+            yield (
+                f"{name}: decodes one mixture of codes an example; {' and '.join(idle)} "
+                f"{'does' if len(idle) == 1 else 'do'} not apply"
+            )
+    late = {
+        term: [epoch for epoch, weight in points if weight > 0]
+        for term, points in settings.schedules.items()
+        if term in SIGNS and not any(interpolate(points, e) > 0 for e in range(settings.epochs))
+    }
+    asleep = [term for term, epochs in late.items() if epochs]
+    if asleep:
+        first = min(min(late[term]) for term in asleep) + 1
+        yield (
+            f"--epochs {settings.epochs}: {', '.join(asleep)} will have no weight; the schedules "
+            f"give none before epoch {first:g}"
+        )
