@@ -17,7 +17,7 @@ from guides.enumerated import Enumerated
 class Relaxed(Enumerated):
     """The paper's guide, trained on one decoding of a mixture of the K codes.
 
-        reconstruction = log p(x | z),   z = sum_c w_c z_c,   z_c ~ q(z | x, c)
+        reconstruction = log p(x | z),   z ~ N(sum_c w_c mean_c, exp(sum_c w_c log scale_c))
 
     This is no bound on log p(x): the decoder sees codes that no category has. Evaluation
     enumerates, so that its ELBO is a bound again.
@@ -41,8 +41,9 @@ class Relaxed(Enumerated):
 class SoftCode(Relaxed):
     """w = q(c | x): what the authors' published code trains.
 
-    :param quirks: also what else their code does differently: dropout on the hidden features that
-        stays on at test time, and a softmax of probabilities in the information term's critic.
+    :param quirks: also what else their code does differently: dropout on the encoder's features
+        that stays on at test time (theirs is on the decoder's too), and a softmax of probabilities
+        in the information term's critic.
     :param rate: the share of features that ``quirks`` drops.
     """
 
@@ -54,7 +55,7 @@ class SoftCode(Relaxed):
         hidden: int = 128,
         shared: bool = False,
         quirks: bool = False,
-        rate: float = 0.1,
+        rate: float = 0.25,
     ) -> None:
         super().__init__(encoder, categories, latent, hidden, shared)
         self.quirks, self.rate = quirks, rate

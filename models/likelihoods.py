@@ -233,7 +233,37 @@ def before(shape: Sequence[int], reach: int) -> Tensor:
 
 
 class ContinuousBernoulliPixel(dist.ContinuousBernoulli):
-    """torch's, with a log-normaliser that is exact at every logit: torch's clamps them near 16."""
+    """torch's, exact at every logit l, where torch's clamps them near 16.
+
+        p(x) = l e^(l x) / (e^l - 1)
+        icdf(u) = log(1 + u (e^l - 1)) / l,   from which draws and their gradients come
+        mean = 1 / (1 - e^-l) - 1 / l
+
+    Each has a removable singularity at 0, and the last two are mirrored there, so that no
+    exponential grows.
+    """
+
+    def icdf(self, value: Tensor) -> Tensor:
+        logit, u = self.logits, value
+        series = u + u * (1 - u) * (logit / 2 + logit.square() * (1 - 2 * u) / 6)
+        middle = torch.where(logit.abs() < 1e-3, 1e-3, logit).clamp(-2, 2)
+        near = torch.log1p(u * torch.expm1(middle)) / middle
+        a = logit.abs().clamp_min(0.5)
+        tiny = torch.finfo(logit.dtype).tiny
+        v = torch.where(logit > 0, u, 1 - u).clamp_min(tiny)
+        far = (1 + torch.log(v + (1 - v) * torch.exp(-a)) / a).clamp(0, 1)
+        mirrored = torch.where(logit > 0, far, 1 - far)
+        return torch.where(
+            logit.abs() < 1e-3, series, torch.where(logit.abs() <= 1, near, mirrored)
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        logit = self.logits
+        series = 0.5 + logit / 12 - logit.pow(3) / 720
+        a = logit.abs().clamp_min(0.05)
+        far = -1 / torch.expm1(-a) - 1 / a
+        return torch.where(logit.abs() < 0.1, series, torch.where(logit > 0, far, 1 - far))
 
     def _cont_bern_log_norm(self) -> Tensor:
         size = self.logits.abs()

@@ -46,7 +46,9 @@ class Prior(nn.Module, ABC):
         weights = [1.0] * categories if weights is None else list(weights)
         if len(weights) != categories or not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"weights must be {categories} positive numbers, not {weights}")
-        logits = torch.tensor(weights).log().log_softmax(0)
+        # Float32 holds no weight as small or as large as its logarithm may be.
+        logits = torch.tensor(weights, dtype=torch.float64).log().log_softmax(0)
+        logits = logits.to(torch.get_default_dtype())
         self.logits: Tensor
         if learn_weights:
             self.logits = nn.Parameter(logits)

@@ -14,6 +14,9 @@ from pyro_infocat.record import Record
 from pyro_infocat.settings import CHECKPOINT, STARTS, Settings
 from pyro_infocat.train import train
 
+SEEDS = 2**32
+"""How many seeds NumPy knows."""
+
 
 def best_start(
     settings: Settings, data: DataSet, device: torch.device, record: Record
@@ -28,8 +31,8 @@ def best_start(
     until = min(settings.start_epochs, settings.epochs)
     places = [Record(record.folder / STARTS / str(number)) for number in range(settings.starts)]
     for number, place in enumerate(places):
-        # No two starts of any two runs share their random numbers.
-        pyro.set_rng_seed(settings.seed * settings.starts + number)
+        # No two starts of two runs of as many share their random numbers.
+        pyro.set_rng_seed((settings.seed * settings.starts + number) % SEEDS)
         model, guide, view = build.build(settings, device, data.facts)
         checkpoint = place.checkpoint() if (place.folder / CHECKPOINT).exists() else None
         if checkpoint is None and processes.rank() == 0:

@@ -101,7 +101,11 @@ def relaxed_terms(model: CatVAE, guide: Relaxed, posterior: Posterior, x: Tensor
     """The terms where one mixture of the K codes is decoded. No bound: see :class:`Relaxed`."""
     c = torch.arange(guide.categories, device=x.device).unsqueeze(-1)
     latent, component = posterior.latent(c), model.prior.component(c)
-    z = torch.einsum("bk,kbd->bd", guide.mix(posterior.category.logits), latent.rsample())
+    w = guide.mix(posterior.category.logits)
+    mean, log_scale = (
+        torch.einsum("bk,kbd->bd", w, codes) for codes in (latent.mean, latent.stddev.log())
+    )
+    z = mean + log_scale.exp() * torch.randn_like(mean)
     log_q = posterior.category.logits.mT
     log_p = model.prior.category().logits.unsqueeze(-1)
     q = log_q.exp()

@@ -126,7 +126,11 @@ def train(
             row["objective"] = objective(row, bound.weights)
             # Patience begins with the bound.
             if held_out is not None and bound.weights["reconstruction"] > 0:
-                row["validation_elbo"] = held_out_elbo(bound, model, guide, held_out, seen)
+                bound_now = held_out_elbo(bound, model, guide, held_out, seen)
+                # Statistics of batch normalisation differ; all must stop at the same epoch.
+                row["validation_elbo"] = processes.shared(
+                    torch.tensor(bound_now, dtype=torch.float64, device=step.x.device)
+                ).item()
             row["seconds"] = time.perf_counter() - began
             history.append(row)
             if board is not None:

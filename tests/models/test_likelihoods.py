@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from models.likelihoods import (
     Bernoulli,
@@ -74,6 +75,19 @@ def test_bernoulli_masses_by_hand() -> None:
         torch.testing.assert_close(Bernoulli()(raw).log_prob(x).exp(), mass)
 
 
+@pytest.mark.parametrize("features", [1, 31, 32, 33, 64, 784])
+def test_bernoulli_masses_of_many_features(features: int) -> None:
+    """Logarithms are taken of products of 32 features, and of what is left over."""
+    raw = (3 * torch.randn(5, features, 1)).requires_grad_()
+    x = torch.rand(5, features).round()
+    found = Bernoulli()(raw).log_prob(x)
+    logits = raw.squeeze(-1)
+    expected = (x * logsigmoid(logits) + (1 - x) * logsigmoid(-logits)).sum(-1)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    slopes = [torch.autograd.grad(mass.sum(), raw)[0] for mass in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("levels", [2, 5, 256])
 @pytest.mark.parametrize("log_scale", [-4.0, 0.0, 4.0])
 def test_logistic_masses_by_hand(levels: int, log_scale: float) -> None:
@@ -114,6 +128,63 @@ def test_continuous_bernoulli_integrates_to_one_in_float32(logit: float) -> None
     raw = torch.full((1, 1, 1), logit, dtype=torch.float32)
     mass = weights @ ContinuousBernoulli()(raw).log_prob(x.float().unsqueeze(1)).double().exp()
     torch.testing.assert_close(mass, torch.ones(1), rtol=0, atol=1e-4)
+
+
+CURVED = [
+    -700.0,
+    -40.0,
+    -17.0,
+    -1.0,
+    -0.5,
+    -1e-3,
+    -9e-4,
+    0.0,
+    1e-9,
+    0.05,
+    0.7,
+    1.0,
+    3.0,
+    17.0,
+    40.0,
+    90.0,
+]
+
+
+@pytest.mark.parametrize("logit", CURVED)
+def test_draws_and_mean_of_the_continuous_bernoulli(logit: float) -> None:
+    """The distribution function undoes ``icdf``, whose average is the mean; no gradient is lost."""
+    size = abs(logit)
+    raw = torch.tensor([[logit]], requires_grad=True)
+    distribution = ContinuousBernoulli()(raw).base_dist
+    u, weights = unit_square(1)
+    # The nodes crowd where x runs off, as a logarithm of u or of 1 - u.
+    u, weights = u**3, 3 * u.squeeze(-1) ** 2 * weights
+    if logit <= 0:
+        u = 1 - u
+    x = distribution.icdf(u)
+    # Of the mirrored variable, whose density falls, so that nothing overflows.
+    fallen = 1 - x if logit > 0 else x
+    below = torch.expm1(-size * fallen) / math.expm1(-size) if size else fallen
+    torch.testing.assert_close(below, 1 - u if logit > 0 else u, rtol=0, atol=1e-11)
+    torch.testing.assert_close(weights @ x.squeeze(-1), distribution.mean[0], rtol=0, atol=1e-7)
+
+    def at(shifted: float) -> Tensor:
+        return ContinuousBernoulli()(torch.tensor([[shifted]])).base_dist.icdf(u)
+
+    (slope,) = torch.autograd.grad(x.sum(), raw)
+    step = 1e-5 * max(1, size)
+    difference = (at(logit + step) - at(logit - step)).sum() / (2 * step)
+    torch.testing.assert_close(slope.squeeze(), difference, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("u", [0.0, 1.0])
+@pytest.mark.parametrize("logit", [-90.0, -20.0, 0.0, 20.0, 90.0])
+def test_the_ends_of_the_continuous_bernoulli_are_finite_in_float32(logit: float, u: float) -> None:
+    raw = torch.tensor([[logit]], dtype=torch.float32, requires_grad=True)
+    x = ContinuousBernoulli()(raw).base_dist.icdf(torch.tensor(u, dtype=torch.float32))
+    (slope,) = torch.autograd.grad(x.sum(), raw)
+    assert 0 <= x <= 1
+    assert slope.isfinite()
 
 
 @pytest.mark.parametrize("features", [1, 2])

@@ -276,3 +276,13 @@ def test_small_learned_scales_are_what_they_say() -> None:
 def test_errors_name_the_value(make: Callable[[], Prior], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make()
+
+
+@pytest.mark.parametrize("weights", [[1, 1e-46], [1, 1e39], [1e-300, 1e-301], [1e200, 1e100]])
+def test_weights_that_float32_cannot_hold(weights: list[float]) -> None:
+    """Their logarithms it can."""
+    torch.set_default_dtype(torch.float32)
+    logits = Orthogonal(2, 1, weights=weights).logits
+    assert logits.dtype is torch.float32
+    expected = math.log(weights[1]) - math.log(weights[0])
+    assert (logits[1] - logits[0]).item() == pytest.approx(expected, rel=1e-6)

@@ -63,7 +63,8 @@ def test_the_category_by_chance_comes_as_often_as_it_should() -> None:
     top = log_q.topk(2, dim=0).indices
     share = log_q.scatter(0, top, -math.inf).softmax(0)
     spread = (share * (1 - share) / draws).sqrt()
-    # 24 counts within five standard deviations each: an error rate of 1e-5.
+    # 24 counts within five standard deviations each; the rarest are far from normal, and by their
+    # binomial tails the error rate is 5e-5.
     assert ((counts / draws - share).abs() <= 5 * spread + 1e-12).all()
 
 
@@ -90,6 +91,20 @@ def test_bound_and_gradient_agree_with_full_enumeration_on_average() -> None:
     # About 200 numbers within five standard deviations each: an error rate of about 1e-4.
     assert (difference.abs() <= 5 * spread + 1e-12).all()
     assert partial.var(0).sum() > full.var(0).sum()
+
+
+def test_a_constant_in_the_values_adds_no_noise_to_the_gradient() -> None:
+    """The likeliest category's value is a control variate."""
+    logits = torch.randn(K, B, requires_grad=True)
+    values = torch.randn(K, B)
+    slopes = []
+    for constant in (0.0, 1000.0):
+        torch.manual_seed(0)
+        c, weights = likeliest_and_one(logits.log_softmax(0), 2)
+        total = _expectation(weights, (values + constant).gather(0, c), drawn=True)
+        slopes.append(torch.autograd.grad(total, logits)[0])
+    assert slopes[0].abs().max() > 0
+    torch.testing.assert_close(*slopes, rtol=0, atol=1e-10)
 
 
 def test_all_but_one_decoded_or_more_is_full_enumeration() -> None:

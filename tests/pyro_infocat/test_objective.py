@@ -360,12 +360,14 @@ def test_relaxed_sum(relaxed: str, shared: bool) -> None:
         noise = -torch.empty(B, K).exponential_().log()
         weights = torch.softmax((log_q + noise) / 0.7, -1)
     log_p, means, scales = prior_by_hand(model.prior)
-    loss, z = torch.zeros(()), torch.zeros(B, D)
-    for k, noise in enumerate(torch.randn(K, B, D)):
+    loss, mixed, log_scale = torch.zeros(()), torch.zeros(B, D), torch.zeros(B, D)
+    for k in range(K):
         mean, scale = latent_by_hand(guide, x, k)
-        z = z + weights[:, k : k + 1] * (mean + scale * noise)
+        mixed = mixed + weights[:, k : k + 1] * mean
+        log_scale = log_scale + weights[:, k : k + 1] * scale.log()
         kl = kl_normal(mean, scale, means[k], scales[k]) + log_q[:, k] - log_p[k]
         loss = loss + (log_q[:, k].exp() * kl).sum()
+    z = mixed + log_scale.exp() * torch.randn(B, D)
     loss = loss - model.decoder(z).log_prob(x).sum()
     loss = loss - 0.7 * information_by_hand(model, guide, B)
     by_hand = with_gradients(loss, model, guide)
@@ -609,7 +611,7 @@ def test_vectorised_particles_are_those_of_pyro(guide: str, network: str) -> Non
 @pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("vectorize", [False, True])
 def test_particles_leave_exact_terms_alone(vectorize: bool, direct: bool) -> None:
-    """Closed-form KLs are the same for one particle and many, and noise in z shrinks."""
+    """Closed-form KLs are the same for one particle and many."""
     model, guide, x = make_world("weighted")
     one = InfoCatELBO(0, direct=direct)
     many = InfoCatELBO(0, 7, vectorize_particles=vectorize, direct=direct)
@@ -617,6 +619,25 @@ def test_particles_leave_exact_terms_alone(vectorize: bool, direct: bool) -> Non
     many.loss(model, guide, x)
     for name in ("kl_z", "kl_c"):
         torch.testing.assert_close(many.terms[name], one.terms[name], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("kl", ["analytic", "sampled"])
+def test_particles_by_hand(kl: str) -> None:
+    """Each draw counts, and counts the same."""
+    model, guide, x = make_world("weighted", kl=kl)
+    posterior = guide.posterior(x)
+    torch.manual_seed(1)
+    found = direct_terms(model, posterior, x, particles=4)
+    torch.manual_seed(1)
+    q = posterior.category.probs
+    every = torch.arange(K).unsqueeze(-1)
+    latent, component = posterior.latent(every), model.prior.component(every)
+    z = latent.mean + latent.stddev * torch.randn(4, K, B, D)
+    fit = torch.stack([model.decoder(draw).log_prob(x) for draw in z]).mean(0)
+    torch.testing.assert_close(found["reconstruction"], (q.mT * fit).sum(), rtol=1e-9, atol=0)
+    if kl == "sampled":
+        cost = torch.stack([latent.log_prob(draw) - component.log_prob(draw) for draw in z])
+        torch.testing.assert_close(found["kl_z"], (q.mT * cost.mean(0)).sum(), rtol=1e-9, atol=0)
 
 
 # The information bound.

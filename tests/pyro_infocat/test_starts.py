@@ -104,3 +104,8 @@ def test_starts_of_more_epochs_than_the_run_are_whole_runs() -> None:
 def test_one_start_leaves_no_folder() -> None:
     assert main([*SMALL, "--epochs", "1", "--out", "out"]) == 0
     assert not Path("out", "starts").exists()
+
+
+def test_the_largest_seed_has_starts_too() -> None:
+    flags = ["--seed", str(2**32 - 1), "--starts", "2", "--start_epochs", "1", "--epochs", "1"]
+    assert main([*SMALL, *flags, "--out", "out"]) == 0

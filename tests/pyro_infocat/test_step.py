@@ -150,6 +150,29 @@ def test_a_recorded_run_has_the_numbers_of_a_taken_one(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("size", [3, 7])
+def test_a_step_follows_the_mean_gradient_of_its_batch(size: int) -> None:
+    """Nats per example, however many there are."""
+    chosen, _, _ = parse([*SMALL, "--weights", "{}", "--information_weight", "0"])
+    torch.manual_seed(0)
+    model, guide, view = build.build(chosen, torch.device("cpu"))
+    bound = build.objective(chosen)
+    module = bound(model, guide)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    x = digits().train.grey(torch.arange(size))
+    torch.manual_seed(1)
+    alone = [bound.differentiable_loss(model, guide, x)]
+    mean = torch.autograd.grad(alone[0] / size, list(module.parameters()))
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    take = Step(digits().train, "grey", view, guide, bound, module, optimizer)
+    torch.manual_seed(1)
+    take(torch.arange(size))
+    for (name, parameter), slope in zip(module.named_parameters(), mean, strict=True):
+        torch.testing.assert_close(parameter.detach(), before[name] - slope)
+    assert max(slope.abs().max() for slope in mean) > 0.1
+
+
 def whole_capture(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
     """A stand-in that holds every term of a real step."""
     terms: Terms = {}
