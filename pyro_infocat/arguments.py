@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
 
     :raises UserError: for anything that the user gave wrong.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = _config_first(sys.argv[1:] if argv is None else argv)
     config, data = _peek(argv)
     _check_plain(argv, config)
     preset = Path(config) if config else _preset(data)
@@ -72,6 +72,19 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
     name = preset.stem if config else Path(settings.data).stem
     out = namespace.out or f"runs/{name}/seed{settings.seed}"
     return settings, Path(out), namespace.resume
+
+
+def _config_first(argv: Sequence[str]) -> list[str]:
+    """The command line with --config in front, so that every flag has the last word."""
+    configs: list[str] = []
+    others: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            configs += [word, *islice(words, 1)]
+        else:
+            (configs if word.startswith("--config=") else others).append(word)
+    return configs + others
 
 
 def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:

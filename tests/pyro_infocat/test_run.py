@@ -375,6 +375,21 @@ def test_a_flag_scales_what_the_preset_schedules(
     assert settings.schedules == SCHEDULES | changed
 
 
+@pytest.mark.parametrize("how", ["before", "after", "with a sign"])
+def test_a_flag_has_the_last_word_wherever_it_stands(how: str) -> None:
+    config = ["--config", str(ROOT / "runs/mnist-paper.yaml")]
+    flags = ["--epochs", "7", "--prior.scale", "5"]
+    argv = {
+        "before": [*config, *flags],
+        "after": [*flags, *config],
+        "with a sign": [*flags, "=".join(config)],
+    }
+    settings, _, _ = parse(argv[how])
+    assert settings.epochs == 7
+    assert settings.prior.init_args["scale"] == 5
+    assert settings.data == "mnist"
+
+
 def test_anneal_takes_the_place_of_a_scheduled_rate() -> None:
     settings, _, _ = parse(["--data", "mnist", "--anneal", "cosine"])
     assert "learning_rate" not in settings.schedules
