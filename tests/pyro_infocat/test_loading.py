@@ -94,7 +94,8 @@ def test_the_same_bits(kind: str, finished: dict[str, Finished]) -> None:
         for name, value in now.items():
             assert torch.equal(value, was[name]), name
         assert not any(module.training for module in part.modules())
-    assert any("running_var" in name for name in before.guide) == (kind == "plain")
+    if kind == "plain":
+        assert any("running_var" in name for name in before.guide)
 
 
 @pytest.mark.usefixtures("brief")
