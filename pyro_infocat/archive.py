@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyro_infocat.errors import UserError
+from pyro_infocat.errors import UserError, reason
+
+WHITE = 255
+"""The largest byte."""
 
 NAMES = ("x_train", "x_test", "y_train", "y_test", "classes")
 
@@ -70,11 +73,11 @@ def read_archive(path: Path) -> Archive:
     return Archive(images, labels, tuple(classes))
 
 
-def in_unit_interval(array: np.ndarray, what: str, white: int = 255) -> np.ndarray:
+def in_unit_interval(array: np.ndarray, what: str, white: int = WHITE) -> np.ndarray:
     """Grey levels in [0, 1] of an array of them or of bytes.
 
     :param what: the array, for the error.
-    :param white: the largest byte.
+    :param white: the byte of 1.
     :raises UserError: for other numbers, or what is none.
     """
     if array.dtype.kind not in "buif":
@@ -83,7 +86,7 @@ def in_unit_interval(array: np.ndarray, what: str, white: int = 255) -> np.ndarr
     low, high = (float(grey.min()), float(grey.max())) if grey.size else (0.0, 0.0)
     if not (low >= 0 and high <= 1):  # So put, it refuses NaN too.
         low, high = float(array.min()), float(array.max())
-        up_to = "" if white == 255 else f" up to {white}"
+        up_to = "" if white == WHITE else f" up to {white}"
         raise UserError(
             f"{what} holds values from {low:g} to {high:g}; give grey levels in [0, 1], or bytes"
             f"{up_to}"
@@ -98,9 +101,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files if name in NAMES}
     # The reader of archives raises what it likes.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"--data: cannot read '{path}' ({reason}); give an .npz with x_train"
+            f"--data: cannot read '{path}' ({reason(error)}); give an .npz with x_train"
         ) from error
     if "x_train" not in arrays:
         raise UserError(f"--data: '{path}' has no x_train; give images (N, height, width) under it")
@@ -119,7 +121,7 @@ def _pixels(array: np.ndarray, path: Path, name: str) -> np.ndarray:
         )
     if array.dtype == np.uint8:
         return array
-    return np.rint(in_unit_interval(array, what) * 255).astype(np.uint8)
+    return np.rint(in_unit_interval(array, what) * WHITE).astype(np.uint8)
 
 
 def _labels(array: np.ndarray, number: int, path: Path, name: str) -> np.ndarray:

@@ -20,6 +20,7 @@ from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, HELP, given_to
 from pyro_infocat.settings import (
     ARCHIVE,
     DATA_SETS,
+    MOST_SEED,
     OWN_PRESET,
     ROOT,
     Component,
@@ -42,9 +43,6 @@ LEAST = {
     "seed": 0,
 }
 """The least value of each number that has one."""
-
-MOST_SEED = 2**32 - 1
-"""NumPy takes no larger one."""
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:

@@ -13,8 +13,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from pyro_infocat.archive import read_archive
-from pyro_infocat.errors import UserError
+from pyro_infocat.archive import WHITE, read_archive
+from pyro_infocat.errors import UserError, reason
 from pyro_infocat.settings import ARCHIVE, DATA_SETS, OWN_PRESET, Facts, no_data_set
 
 Observation = Literal["binary", "grey"]
@@ -24,9 +24,8 @@ DIGITS_TEST = 500
 FIXED_SEED = 0
 """The one draw by which the test split is binarised, for every run and every seed."""
 
-BYTES = 256
 HELD_OUT = 0.2
-"""Grey levels of one's own images; share of them that is the test split where none is given."""
+"""Share of one's own images that is the test split where none is given."""
 
 
 def observe(grey: Tensor, observation: Observation) -> Tensor:
@@ -145,7 +144,7 @@ def own(path: Path) -> DataSet:
     """
     images, labels, classes = read_archive(path)
     height, width = images["train"].shape[1:]
-    facts = Facts(OWN_PRESET, (height, width), BYTES, classes)
+    facts = Facts(OWN_PRESET, (height, width), WHITE + 1, classes)
     splits = {
         name: Split(
             torch.from_numpy(pixels).flatten(1), torch.from_numpy(labels[name]), facts.levels
@@ -183,7 +182,7 @@ def from_torchvision(name: str, root: Path) -> DataSet:
     except Exception as error:
         archives = ", ".join(file for file, _ in kind.resources)
         raise UserError(
-            f"--data {name}: the download into '{folder}' failed ({_one_line(error)}); place the "
+            f"--data {name}: the download into '{folder}' failed ({reason(error)}); place the "
             f"archives {archives} there by hand and run again"
         ) from error
     facts = DATA_SETS[name]
@@ -237,7 +236,3 @@ def _refuse_torn(file: Path) -> None:
             f"--data_root: '{file}' is truncated or damaged ({size} bytes, which is not what its "
             "header says); delete it, to have it made again from its archive"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pyro_infocat.archive import in_unit_interval
+from pyro_infocat.archive import WHITE, in_unit_interval
 from pyro_infocat.centre import centre
 from pyro_infocat.data import load as load_data
 from pyro_infocat.data import observe
-from pyro_infocat.errors import UserError
+from pyro_infocat.errors import UserError, reason
 from pyro_infocat.loading import Run
 from pyro_infocat.settings import Facts
 
@@ -75,10 +75,6 @@ def interpolate(run: Run, ends: Sequence[str], number: int) -> Arrays:
     return {"z": z, "x": centre(run.model.decoder(z))}
 
 
-PICTURE_WHITE = 255
-"""The largest byte of a picture; an array's is the largest of the run's own data."""
-
-
 def read_images(run: Run, names: Sequence[str], data_root: Path, number: int) -> Tensor:
     """Grey images (B, X) in [0, 1] from files, or the first of the test split for 'test'.
 
@@ -115,10 +111,9 @@ def _read_file(path: Path, facts: Facts) -> Tensor:
         array = _read_array(path)
     # The readers of images, arrays and archives raise what they like.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"cannot read images from '{path}' ({reason}); give a PNG file, or an .npy or .npz of "
-            "numbers"
+            f"cannot read images from '{path}' ({reason(error)}); give a PNG file, or an .npy or .npz "
+            "of numbers"
         ) from error
     shape = facts.shape
     # In front of height and width there may be a batch, and behind it one channel.
@@ -128,7 +123,8 @@ def _read_file(path: Path, facts: Facts) -> Tensor:
             f"'{path}' has shape {array.shape}; the run needs {shape}, (B, {height}, {width}) or "
             f"(B, 1, {height}, {width})"
         )
-    white = facts.levels - 1 if path.suffix in ARRAYS else PICTURE_WHITE
+    # An array's bytes are grey levels of the run's own data, a picture's always go to 255.
+    white = facts.levels - 1 if path.suffix in ARRAYS else WHITE
     grey = in_unit_interval(array, f"'{path}'", white)
     return torch.from_numpy(grey).reshape(-1, shape[0] * shape[1])
 

@@ -8,7 +8,7 @@ from models import CatVAE
 from pyro_infocat import build
 from pyro_infocat.data import Observation
 from pyro_infocat.device import pick
-from pyro_infocat.errors import UserError
+from pyro_infocat.errors import UserError, reason
 from pyro_infocat.record import Record
 from pyro_infocat.settings import CONFIG, DATA_SETS, Facts, Settings
 
@@ -50,7 +50,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     # What the config names may have gone or changed since the run, and fail in any way.
     except Exception as error:
         raise UserError(
-            f"'{record.folder / CONFIG}' cannot be built ({_one_line(error)}); run where the "
+            f"'{record.folder / CONFIG}' cannot be built ({reason(error)}); run where the "
             "classes that it names can be imported, or write there where they are now"
         ) from error
     try:
@@ -58,12 +58,8 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         guide.load_state_dict(checkpoint["guide"])
     except (AttributeError, RuntimeError, TypeError) as error:
         raise UserError(
-            f"'{folder}': its checkpoint does not fit its config.yaml ({_one_line(error)[:200]}); "
+            f"'{folder}': its checkpoint does not fit its config.yaml ({reason(error)[:200]}); "
             "one of the two was replaced"
         ) from error
     model.eval(), guide.eval()
     return Run(model, guide, settings, facts, seen)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -32,15 +32,18 @@ def remarks(settings: Settings, guide: Guide, written_out: bool) -> Iterator[str
                 f"{name}: decodes one mixture of codes an example; {' and '.join(idle)} "
                 f"{'does' if len(idle) == 1 else 'do'} not apply"
             )
-    late = {
-        term: [epoch for epoch, weight in points if weight > 0]
+    begins = {
+        term: min(epoch for epoch, weight in points if weight > 0) + 1
         for term, points in settings.schedules.items()
-        if term in SIGNS and not any(interpolate(points, e) > 0 for e in range(settings.epochs))
+        if term in SIGNS and any(weight > 0 for _, weight in points)
     }
-    asleep = [term for term, epochs in late.items() if epochs]
+    asleep = [
+        term
+        for term in begins
+        if not any(interpolate(settings.schedules[term], e) for e in range(settings.epochs))
+    ]
     if asleep:
-        first = min(min(late[term]) for term in asleep) + 1
         yield (
             f"--epochs {settings.epochs}: {', '.join(asleep)} will have no weight; the schedules "
-            f"give none before epoch {first:g}"
+            f"give none before epoch {min(begins[term] for term in asleep):g}"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_infocat.errors import UserError
+from pyro_infocat.settings import MOST_SEED
 
 SAYINGS = {
     "^argument (--)": r"\1",
@@ -18,9 +19,6 @@ SAYINGS = {
     "invalid float value: ": "expected a number, not ",
 }
 """What argparse says, and what a person does."""
-
-MOST_SEED = 2**32 - 1
-"""That of a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -61,6 +61,9 @@ STARTS = "starts"
 """The folder in it that holds the beginnings of which one went on."""
 
 
+MOST_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
 ALSO_SCHEDULED = ("learning_rate", "temperature", "moves")
 """What ``schedules`` may hold besides the weights of terms."""
 

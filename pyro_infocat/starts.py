@@ -11,11 +11,8 @@ import torch
 from pyro_infocat import build, processes
 from pyro_infocat.data import DataSet
 from pyro_infocat.record import Record
-from pyro_infocat.settings import CHECKPOINT, STARTS, Settings
+from pyro_infocat.settings import CHECKPOINT, MOST_SEED, STARTS, Settings
 from pyro_infocat.train import train
-
-SEEDS = 2**32
-"""How many seeds NumPy knows."""
 
 
 def best_start(
@@ -32,7 +29,7 @@ def best_start(
     places = [Record(record.folder / STARTS / str(number)) for number in range(settings.starts)]
     for number, place in enumerate(places):
         # No two starts of two runs of as many share their random numbers.
-        pyro.set_rng_seed((settings.seed * settings.starts + number) % SEEDS)
+        pyro.set_rng_seed((settings.seed * settings.starts + number) % (MOST_SEED + 1))
         model, guide, view = build.build(settings, device, data.facts)
         checkpoint = place.checkpoint() if (place.folder / CHECKPOINT).exists() else None
         if checkpoint is None and processes.rank() == 0:

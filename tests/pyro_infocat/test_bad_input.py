@@ -366,6 +366,14 @@ class Mine(Guide):
         return Posterior(category, lambda c: normal(*c.shape[:-1], len(x), {latent}))
 """
 
+
+def guide_of(latent: str) -> str:
+    """A guide whose q(z | x, c) is ``latent``, in terms of its ``shape``."""
+    right = GUIDE.format(categories="self.categories", latent="self.latent")
+    shape = "(*c.shape[:-1], len(x), self.latent)"
+    return right.replace(f"normal{shape}", latent.format(shape=shape))
+
+
 LIKELIHOOD = """
 class Mine(Likelihood):
     def forward(self, raw):
@@ -495,9 +503,7 @@ CLASSES = {
     ),
     "guide of independent examples": (
         "guide",
-        GUIDE.format(categories="self.categories", latent="self.latent")
-        .replace("normal(", "dist.Normal(0.0, 1.0).expand([")
-        .replace("latent))", "latent]))"),
+        guide_of("dist.Normal(0.0, 1.0).expand({shape})"),
         ["q(z|x,c) has event shape ()", "(20,) would fit", ".to_event(1)"],
     ),
     "likelihood without a finite mean": (
@@ -512,10 +518,7 @@ CLASSES = {
     ),
     "guide without gradients of its draws": (
         "guide",
-        GUIDE.format(categories="self.categories", latent="self.latent").replace(
-            "normal(*c.shape[:-1], len(x), self.latent)",
-            "dist.Poisson(torch.ones(*c.shape[:-1], len(x), self.latent)).to_event(1)",
-        ),
+        guide_of("dist.Poisson(torch.ones({shape})).to_event(1)"),
         ["q(z|x,c) has no rsample"],
     ),
     "likelihood of infinite density": (
@@ -527,10 +530,7 @@ CLASSES = {
     ),
     "guide of a family without an analytic KL": (
         "guide",
-        GUIDE.format(categories="self.categories", latent="self.latent").replace(
-            "normal(*c.shape[:-1], len(x), self.latent)",
-            "dist.StudentT(5.0, torch.zeros(*c.shape[:-1], len(x), self.latent)).to_event(1)",
-        ),
+        guide_of("dist.StudentT(5.0, torch.zeros({shape})).to_event(1)"),
         ["no analytic KL", "use --kl sampled"],
     ),
     "view of another shape": (
