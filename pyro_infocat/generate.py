@@ -112,8 +112,8 @@ def _read_file(path: Path, facts: Facts) -> Tensor:
     # The readers of images, arrays and archives raise what they like.
     except Exception as error:
         raise UserError(
-            f"cannot read images from '{path}' ({reason(error)}); give a PNG file, or an .npy or .npz "
-            "of numbers"
+            f"cannot read images from '{path}' ({reason(error)}); give a PNG file, or an .npy or "
+            ".npz of numbers"
         ) from error
     shape = facts.shape
     # In front of height and width there may be a batch, and behind it one channel.
