@@ -23,8 +23,8 @@ from pyro_infocat.data import DataSet, Observation, Split
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.terms import elbo, information_bound
 
-CHUNK_NUMBERS = 2**25
-"""Numbers in the largest tensor that evaluation makes at once."""
+SAMPLES_AT_ONCE = 128
+"""Samples of an example that share one pass of the encoder, where so many fit."""
 
 USED = 0.01
 """Least share of the test examples that a category in use has."""
@@ -70,6 +70,14 @@ def evaluate(
         }
 
 
+def chunk_numbers(x: Tensor) -> int:
+    """Numbers in the largest tensor that evaluation makes at once, where x is.
+
+    As many as stay in a processor's cache; many more on a device, which few do not fill.
+    """
+    return 2**21 if x.device.type == "cpu" else 2**25
+
+
 def categorise(guide: Guide, x: Tensor) -> np.ndarray:
     """The likeliest category of each example x (N, X): (N,)."""
     parts = [guide.category(part).logits.argmax(-1) for part in x.split(1000)]
@@ -105,7 +113,7 @@ def mean_terms(model: CatVAE, guide: Guide, x: Tensor) -> dict[str, float]:
     Every category is decoded, however training estimates the bound.
     """
     bound = InfoCatELBO()
-    size = max(1, min(1000, CHUNK_NUMBERS // (model.prior.categories * x.shape[-1])))
+    size = max(1, min(1000, chunk_numbers(x) // (model.prior.categories * x.shape[-1])))
     sums: dict[str, float] = {}
     for part in x.split(size):
         terms = bound.bound_terms(model, guide, part)
@@ -126,9 +134,10 @@ def log_likelihood(model: CatVAE, guide: Guide, x: Tensor, samples: int) -> Tens
     :param samples: S; each costs one decoding, however many categories there are.
     """
     width = max(model.prior.categories * model.prior.latent, x.shape[-1])
+    rows = max(1, chunk_numbers(x) // width)
+    share = min(samples, rows, SAMPLES_AT_ONCE)
     parts = []
-    for part in x.split(max(1, min(1000, CHUNK_NUMBERS // width))):
-        share = max(1, CHUNK_NUMBERS // (width * len(part)))
+    for part in x.split(rows // share):
         sums = [
             importance_weights(model, guide, part, min(share, samples - done)).logsumexp(0)
             for done in range(0, samples, share)
@@ -177,7 +186,7 @@ def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) 
     stands_for = np.where(table.sum(1) > 0, table.argmax(1), -1)
     right = 0.0
     every = torch.arange(model.prior.categories, device=test.pixels.device)
-    for c in every.split(max(1, CHUNK_NUMBERS // (GENERATED * data.features))):
+    for c in every.split(max(1, chunk_numbers(test.pixels) // (GENERATED * data.features))):
         z = model.prior.component(c).sample((GENERATED,))
         images = centre(model.decoder(z)).clamp(0, 1).flatten(0, 1).cpu().numpy()
         judged = classifier.predict(images).reshape(GENERATED, -1)

@@ -226,7 +226,8 @@ def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) ->
     with torch.no_grad():
         whole = log_likelihood(model, guide, x, 7)
         # Two examples at a time, three samples at a time, the last of each fewer.
-        monkeypatch.setattr(evaluate, "CHUNK_NUMBERS", 6 * 2 * 3)
+        monkeypatch.setattr(evaluate, "SAMPLES_AT_ONCE", 3)
+        monkeypatch.setattr(evaluate, "chunk_numbers", lambda x: 6 * 2 * 3)
         torch.testing.assert_close(log_likelihood(model, guide, x, 7), whole)
 
 
