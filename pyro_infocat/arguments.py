@@ -190,7 +190,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
     add("--seed", type=int, default=0, help="of every random number")
     add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--out", type=str | None, default=None, help="default runs/<preset or data>/seed<seed>")
-    add("--resume", type=bool, default=False, help="true: continue the run in --out")
+    add("--resume", type=bool, default=False, help="true: go on with the run in --out")
     for name in COMPONENTS:
         if light:
             text = f"{HELP[name]}; --{name}.ARGUMENT sets one of its arguments, --{name}.help CLASS"

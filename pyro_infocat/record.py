@@ -12,8 +12,8 @@ import yaml
 from pyro_infocat.errors import UserError
 from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS, Settings
 
-MAY_DIFFER = {"device", "data_root"}
-"""Settings that a resumed run may change: they are about the machine, not the run."""
+MAY_DIFFER = {"device", "data_root", "epochs"}
+"""Settings that a resumed run may change: about the machine, or how long it goes on."""
 
 
 class Record:
@@ -30,7 +30,7 @@ class Record:
 
         :raises UserError: where the folder holds a run or cannot be written.
         """
-        text = yaml.safe_dump(settings.as_dict(), sort_keys=False).encode()
+        text = _text(settings)
         config = self.folder / CONFIG
         # These very settings alone are left by a run that was killed before its first checkpoint.
         taken = config.exists() and config.read_bytes() != text
@@ -51,7 +51,8 @@ class Record:
     def reopen(self, settings: Settings) -> dict[str, Any]:
         """The checkpoint of the run that these settings continue.
 
-        :raises UserError: where there is none, it cannot be read, or it is of other settings.
+        :raises UserError: where there is none, it cannot be read, it is of other settings, or it
+            has had more epochs already.
         """
         path = self.folder / CHECKPOINT
         if not path.exists():
@@ -60,14 +61,27 @@ class Record:
                 "give the --out of a run that has one"
             )
         before, now = flat(self.settings().as_dict()), flat(settings.as_dict())
+        # A cosine is spread over all epochs: with more of them, those done would have been others.
+        spread = settings.anneal == "cosine" and "learning_rate" not in settings.schedules
+        free = MAY_DIFFER - {"epochs"} if spread else MAY_DIFFER
         for key in before | now:
-            if before.get(key) != now.get(key) and key not in MAY_DIFFER:
+            if before.get(key) != now.get(key) and key not in free:
                 raise UserError(
                     f"--resume: '{self.folder}' was trained with {key} {before.get(key)}, not "
                     f"{now.get(key)}; resume it with --config {self.folder / CONFIG}, or choose "
                     "another --out"
                 )
-        return self.checkpoint()
+        checkpoint = self.checkpoint()
+        if checkpoint["epoch"] > settings.epochs:
+            raise UserError(
+                f"--epochs {settings.epochs}: '{self.folder}' has had {checkpoint['epoch']}; give "
+                "at least as many, or choose another --out"
+            )
+        return checkpoint
+
+    def go_on(self, settings: Settings) -> None:
+        """Keep the settings that a resumed run goes on with."""
+        self._replace(CONFIG, _text(settings))
 
     def settings(self) -> Settings:
         """The settings of the run.
@@ -125,6 +139,10 @@ class Record:
             file.flush()
             os.fsync(file.fileno())
         path.replace(self.folder / name)
+
+
+def _text(settings: Settings) -> bytes:
+    return yaml.safe_dump(settings.as_dict(), sort_keys=False).encode()
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -72,8 +72,10 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     if processes.rank() == 0:
         for line in remarks(settings, guide, bound.written_out(model, guide)):
             print(line)
-    if checkpoint is None and processes.rank() == 0:
-        record.create(settings)
+        if checkpoint is None:
+            record.create(settings)
+        else:
+            record.go_on(settings)
 
     set_validation(False)
     processes.join(device)

@@ -839,7 +839,6 @@ def test_resume_of_a_folder_without_its_config(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--epochs", "7"], "epochs 1, not 7"),
         (["--seed", "5"], "seed 0, not 5"),
         (["--prior.scale", "2.5"], "prior.scale 3.0, not 2.5"),
         (["--weights.kl_z", "2"], "weights.kl_z None, not 2.0"),
@@ -860,6 +859,37 @@ def test_resume_under_another_configuration(
     assert contents(tmp_path / OUT) == before
 
 
+def test_resume_with_fewer_epochs_than_there_were(
+    trained: Path, tmp_path: Path, refuse: Refuse
+) -> None:
+    shutil.copytree(trained, tmp_path / OUT)
+    path = tmp_path / OUT / CHECKPOINT
+    torch.save(torch.load(path, weights_only=True) | {"epoch": 3}, path)
+    before = contents(tmp_path / OUT)
+    error = refuse(*SMALL, "--epochs", "2", "--resume", "true", fresh=False)
+    assert f"--epochs 2: '{OUT}' has had 3" in error
+    assert "at least as many" in error
+    assert contents(tmp_path / OUT) == before
+
+
+def test_resume_with_more_epochs_than_a_cosine_was_spread_over(
+    trained: Path, tmp_path: Path, refuse: Refuse
+) -> None:
+    shutil.copytree(trained, tmp_path / OUT)
+    config = tmp_path / OUT / CONFIG
+    values = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(values | {"anneal": "cosine"}))
+    before = contents(tmp_path / OUT)
+    flags = [*SMALL, "--anneal", "cosine", "--resume", "true"]
+    assert "epochs 1, not 7" in refuse(*flags, "--epochs", "7", fresh=False)
+    assert contents(tmp_path / OUT) == before
+    # Where a schedule says the rate, there is none to spread.
+    schedule = ["--schedules.learning_rate", "[[0, 0.001]]"]
+    values |= {"anneal": "cosine", "schedules": {"learning_rate": [[0, 0.001]]}}
+    config.write_text(yaml.safe_dump(values))
+    assert main([*flags, *schedule, "--epochs", "2", "--out", str(tmp_path / OUT)]) == 0
+
+
 def test_resume_of_a_checkpoint_of_another_model(
     trained: Path, tmp_path: Path, refuse: Refuse
 ) -> None:
@@ -878,10 +908,7 @@ def test_resume_of_a_checkpoint_of_another_model(
 
 def again(epochs: int) -> list[str]:
     """Flags that continue the copy of ``trained`` to more epochs."""
-    path = Path(OUT) / CONFIG
-    values = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump(values | {"epochs": epochs}, sort_keys=False))
-    return ["--config", str(path), "--resume", "true"]
+    return ["--config", str(Path(OUT, CONFIG)), "--epochs", str(epochs), "--resume", "true"]
 
 
 def epoch_in(folder: Path) -> int:

@@ -267,6 +267,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
 
 @pytest.mark.usefixtures("brief")
+def test_a_finished_run_is_taken_to_more_epochs() -> None:
+    flags = [*SMALL, "--schedules", "{kl_z: [[0, 0], [3, 1]]}"]
+    assert main([*flags, "--epochs", "2", "--out", "longer"]) == 0
+    assert main([*flags, "--epochs", "4", "--out", "longer", "--resume", "true"]) == 0
+    assert main([*flags, "--epochs", "4", "--out", "whole"]) == 0
+    assert same_run("whole", "longer")
+    assert Path("whole", CONFIG).read_bytes() == Path("longer", CONFIG).read_bytes()
+    assert metrics("longer")["epochs"] == 4
+
+
+@pytest.mark.usefixtures("brief")
 def test_killed_at_any_moment_a_run_goes_on_to_the_same_bits() -> None:
     """``kill -9`` while checkpoints are written about every 30 ms, after different delays."""
     out = Path("killed")
