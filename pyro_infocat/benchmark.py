@@ -180,15 +180,19 @@ def _log(folder: Path) -> Path:
 
 
 def table(results: Path) -> str:
-    """A row a preset: mean, spread (standard deviation) and worst of each metric, as Markdown."""
+    """Mean, spread (standard deviation) and worst of each metric, as Markdown.
+
+    Rows of presets as they are come first, then those that something changes, each by name.
+    """
     head = ["preset", "seeds", *(title for title, _, _ in COLUMNS.values())]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for path in sorted(results.glob("*.json"), key=lambda path: path.stem):
-        record = json.loads(path.read_text())
-        if isinstance(record, dict) and record.get("runs"):
-            runs = record["runs"]
-            cells = [record["name"], str(len(runs)), *(_cell(runs, name) for name in COLUMNS)]
-            lines.append("| " + " | ".join(cells) + " |")
+    files = sorted(results.glob("*.json"), key=lambda path: path.stem)
+    records = [json.loads(path.read_text()) for path in files]
+    rows = [record for record in records if isinstance(record, dict) and record.get("runs")]
+    for row in sorted(rows, key=lambda row: row["name"] != Path(row["preset"]).stem):
+        runs = row["runs"]
+        cells = [row["name"], str(len(runs)), *(_cell(runs, name) for name in COLUMNS)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

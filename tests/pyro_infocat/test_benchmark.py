@@ -186,9 +186,9 @@ HAND_MADE = {
 }
 
 
-def write_results(folder: Path, name: str, seeds: int) -> None:
+def write_results(folder: Path, name: str, seeds: int, preset: str = "digits.yaml") -> None:
     runs = [{key: values[seed] for key, values in HAND_MADE.items()} for seed in range(seeds)]
-    (folder / f"{name}.json").write_text(json.dumps({"name": name, "runs": runs}))
+    (folder / f"{name}.json").write_text(json.dumps({"name": name, "preset": preset, "runs": runs}))
 
 
 def test_mean_deviation_and_worst(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
 
 def test_a_metric_that_no_run_has_is_left_open(tmp_path: Path) -> None:
     runs = [{"accuracy": 0.5, "nmi": 0.25}, {"accuracy": 0.5, "nmi": 0.75}]
-    (tmp_path / "rival.json").write_text(json.dumps({"name": "rival", "runs": runs}))
+    (tmp_path / "rival.json").write_text(json.dumps({"name": "rival", "preset": "", "runs": runs}))
     (row,) = rows(benchmark.table(tmp_path))
     accuracy, nmi = "0.500 ± 0.000 (worst 0.500)", "0.500 ± 0.354 (worst 0.250)"
     assert row == ["rival", "2", accuracy, "\N{EN DASH}", nmi, *["\N{EN DASH}"] * 4]
@@ -226,8 +226,11 @@ def test_a_table_is_in_order_and_leaves_other_files_out(tmp_path: Path) -> None:
         write_results(tmp_path, name, seeds)
     (tmp_path / "other.json").write_text('[{"name": "estimators"}]')
     (tmp_path / "notes.md").write_text("mine")
+    write_results(tmp_path, "preset", 2, "preset.yaml")
     table = benchmark.table(tmp_path)
-    assert [row[:2] for row in rows(table)] == [["a", "1"], ["b", "2"], ["c", "3"]]
+    # The preset itself, then what changes one.
+    shown = [["preset", "2"], ["a", "1"], ["b", "2"], ["c", "3"]]
+    assert [row[:2] for row in rows(table)] == shown
     widths = {line.count("|") for line in table.splitlines()}
     assert widths == {3 + len(benchmark.COLUMNS)}
 
