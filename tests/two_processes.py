@@ -1,6 +1,6 @@
 """What each of two processes does in test_processes.py; run by torchrun.
 
-Writes to the folder given: the loss and the gradients of one step on this process's share, and
+Writes to the folder given: the terms and the gradients of one step on this process's share, and
 the parameters after a hundred steps.
 """
 
@@ -13,9 +13,14 @@ import torch
 from guides import Enumerated, encoders
 from models import CatVAE, decoders, likelihoods, priors
 from pyro_infocat import processes
+from pyro_infocat.data import Split
 from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.step import Step
+from pyro_infocat.train import adam
+from pyro_infocat.views import Same
 
-BATCH, FEATURES, STEPS = 12, 10, 100
+BATCH, FEATURES, STEPS = 13, 10, 100
+"""An odd batch: one process has an example more than the other."""
 
 
 def parts() -> tuple[CatVAE, Enumerated]:
@@ -26,10 +31,11 @@ def parts() -> tuple[CatVAE, Enumerated]:
     return CatVAE(prior, decoder), Enumerated(encoder, 3, prior.latent, hidden=8)
 
 
-def batch() -> torch.Tensor:
-    return torch.bernoulli(
-        torch.full((BATCH, FEATURES), 0.5), generator=torch.Generator().manual_seed(1)
-    )
+def split() -> Split:
+    """Black and white examples."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(2, (BATCH, FEATURES), generator=generator, dtype=torch.uint8)
+    return Split(pixels, torch.zeros(BATCH, dtype=torch.int64), levels=2)
 
 
 def noise(rank: int) -> None:
@@ -40,24 +46,21 @@ def noise(rank: int) -> None:
 def main(folder: Path) -> None:
     torch.set_default_dtype(torch.float64)
     processes.join(torch.device("cpu"))
-    rank, world = processes.rank(), processes.world()
     model, guide = parts()
-    module = InfoCatELBO()(model, guide)
+    bound = InfoCatELBO()
+    module = bound(model, guide)
     parallel = processes.wrap(module, some_unused=False)
-    x = batch()[processes.mine(torch.arange(BATCH))]
-    noise(rank)
-    loss = parallel(x) * world / BATCH
-    loss.backward()
-    gradients = {name: p.grad.clone() for name, p in module.named_parameters()}
-    total = processes.total(loss.detach().clone()) / world
+    optimizer = adam(module.parameters(), 1e-2)
+    step = Step(split(), "grey", Same(), guide, bound, parallel, optimizer)
+    index = torch.arange(BATCH)
 
-    adam = torch.optim.Adam(module.parameters(), 1e-2)
-    for _ in range(STEPS):
-        adam.zero_grad()
-        (parallel(x) * world / BATCH).backward()
-        adam.step()
-    result = {"loss": total, "gradients": gradients, "after": module.state_dict()}
-    torch.save(result, folder / f"{rank}.pt")
+    noise(processes.rank())
+    terms = {name: processes.total(term.clone()) for name, term in step(index).items()}
+    gradients = {name: p.grad.clone() for name, p in module.named_parameters()}
+    for _ in range(STEPS - 1):
+        step(index)
+    result = {"terms": terms, "gradients": gradients, "after": module.state_dict()}
+    torch.save(result, folder / f"{processes.rank()}.pt")
     processes.leave()
 
 
