@@ -2,8 +2,8 @@
 
     python -m benchmarks.estimators [--write]
 
-The digits preset is trained for a few epochs; then every estimator looks at one batch many times
-with the same model and guide. Variance is the trace of the gradient's covariance over the squared
+The digits preset's parts are trained for a few epochs by the bound, the information bound and a
+guard; then every estimator looks at one batch many times with the same model and guide. Variance is the trace of the gradient's covariance over the squared
 norm of the reference gradient, which is the mean over many draws of the enumerated bound with the
 analytic KL; distance is that of an estimator's own mean gradient from the reference, over its
 norm. An unbiased estimator's distance shrinks with the draws; the last column says how far chance
@@ -85,9 +85,7 @@ def like(guide: Guide, kind: type[Enumerated], **arguments: float) -> Guide:
     """A guide of another kind with the same parameters."""
     made = kind.__new__(kind)
     nn.Module.__init__(made)
-    made.__dict__.update(guide.__dict__ | {"quirks": False} | arguments)
-    if kind is Gumbel:
-        made.temperature = arguments.get("temperature", 1.0)
+    made.__dict__.update(guide.__dict__ | {"quirks": False, "temperature": 1.0} | arguments)
     return made
 
 

@@ -33,7 +33,7 @@ from pyro_infocat.benchmark import RESULTS, table
 from pyro_infocat.data import DataSet, load
 from pyro_infocat.errors import UserError
 from pyro_infocat.evaluate import clustering, generation
-from pyro_infocat.sample import Parser
+from pyro_infocat.parser import Parser
 from pyro_infocat.settings import MOST_SEED
 
 CATEGORIES = 10

@@ -1,8 +1,8 @@
 """A preset with one thing swapped by flags, as a user would: a row each, and a table of them.
 
-    python -m benchmarks.studies parts      each prior, guide, network and likelihood, on the digits
+    python -m benchmarks.studies parts      priors, guides, networks and likelihoods, on the digits
     python -m benchmarks.studies decoded    all categories decoded, or a few and one drawn, on MNIST
-    python -m benchmarks.studies ablation   what each term and each of the prior's numbers is worth
+    python -m benchmarks.studies ablation   what information, guard and the prior's numbers are worth
     python -m benchmarks.studies rivals     other people's objectives with this project's parts
 
 ``--seeds 0 1 2`` says which, ``--jobs 2`` how many at once. Finished runs are kept, so the same
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pyro_infocat import benchmark
 from pyro_infocat.errors import UserError
-from pyro_infocat.sample import Parser
+from pyro_infocat.parser import Parser
 from pyro_infocat.settings import ROOT
 
 

@@ -14,15 +14,22 @@ from pyro import poutine
 from pyro.infer import Predictive
 
 import pyro_infocat
+from guides.relaxed import Relaxed
 from pyro_infocat.data import load, observe
 from pyro_infocat.errors import UserError
+from pyro_infocat.parser import Parser
 
 SHOWN, DRAWS = 8, 200
 
 
-def main(folder: str, data_root: str = "data") -> None:
+def main(folder: Path, data_root: Path) -> None:
     run = pyro_infocat.load(folder)
-    test = load(run.settings.data, Path(data_root)).test
+    if isinstance(run.guide, Relaxed):
+        raise UserError(
+            f"'{folder}': {type(run.guide).__name__} mixes the codes of all categories, which no "
+            "Pyro program expresses; give a run of another guide"
+        )
+    test = load(run.settings.data, data_root).test
     torch.manual_seed(run.settings.seed)
     x = observe(test.grey(slice(SHOWN)), run.seen)
     # Of q itself: a guide may leave c to the model, whose draws are of p(c).
@@ -42,7 +49,11 @@ def main(folder: str, data_root: str = "data") -> None:
 
 
 if __name__ == "__main__":
+    parser = Parser(prog="python -m examples.posterior_predictive")
+    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument("--data_root", type=Path, default="data", help="where the archives are")
     try:
-        main(*sys.argv[1:])
+        options = parser.parse_args()
+        main(options.run, options.data_root)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -6,6 +6,7 @@ Shapes: B batch, K categories, D latent dimensions, X features.
 from typing import Literal
 
 import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
@@ -50,7 +51,7 @@ class CatVAE(nn.Module):
     def generate(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw c (B,), z (B, D) and x (B, X) with gradients to prior and decoder.
 
-        Where no gradient is asked for, p(x | z) needs no ``rsample``.
+        Where no gradient is asked for, neither p(z | c) nor p(x | z) needs an ``rsample``.
 
         c is stratified: each category comes within one of ``number`` * p(c) times, which keeps
         every average over draws unbiased and takes most of c's noise away.
@@ -61,6 +62,10 @@ class CatVAE(nn.Module):
         steps = torch.arange(number, device=share.device, dtype=share.dtype)
         points = (steps + torch.rand((), device=share.device, dtype=share.dtype)) / number
         c = torch.searchsorted(share, points).clamp_max(self.prior.categories - 1)
-        z = self.prior.component(c).rsample()
-        x = self.decoder(z)
-        return c, z, x.rsample() if torch.is_grad_enabled() or x.has_rsample else x.sample()
+        z = _draw(self.prior.component(c))
+        return c, z, _draw(self.decoder(z))
+
+
+def _draw(distribution: dist.Distribution) -> Tensor:
+    reparameterised = torch.is_grad_enabled() or distribution.has_rsample
+    return distribution.rsample() if reparameterised else distribution.sample()

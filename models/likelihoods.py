@@ -18,10 +18,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
-from torch.nn.functional import logsigmoid, pad, softplus
+from torch.nn.functional import logsigmoid, pad
 
-LOG_SCALE_BOUND = 5.0
-"""Learned log-scales stay within this distance of zero."""
+from models.scales import LOG_SCALE_BOUND, bounded
 
 
 class Likelihood(nn.Module, ABC):
@@ -45,8 +44,7 @@ class BernoulliLogMass(torch.autograd.Function):
 
     sigmoid(|l|) lies in [1/2, 1], so a logarithm is taken of products of ``GROUP`` of them, which
     no float can underflow. Time goes to logarithms and to tensors as large as the logits: of those
-    this makes two on the way forward and one on the way back. Differentiable once, with respect
-    to the logits.
+    this makes two on the way forward and one on the way back. Differentiable once.
     """
 
     GROUP = 32
@@ -65,9 +63,11 @@ class BernoulliLogMass(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None]:
         logits, x = ctx.saved_tensors
-        return logits.sigmoid().neg_().add_(x).mul_(gradients[0].unsqueeze(-1)), None
+        outer = gradients[0].unsqueeze(-1)
+        by_x = (logits * outer).sum_to_size(x.shape) if ctx.needs_input_grad[1] else None
+        return logits.sigmoid().neg_().add_(x).mul_(outer), by_x
 
 
 class BernoulliPixels(TorchDistribution):
@@ -104,8 +104,6 @@ class BernoulliPixels(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        if value.requires_grad:
-            return (value * self.logits - softplus(self.logits)).sum(-1)
         shape = torch.broadcast_shapes(value.shape, self.logits.shape)
         return BernoulliLogMass.apply(self.logits.expand(shape), value)
 
@@ -123,7 +121,7 @@ class NeighbourlyPixels(TorchDistribution):
     """Bernoulli pixels in reading order, each given z and the drawn pixels about it.
 
     :param raw: (..., X, 1 + R).
-    :param neighbours: see :class:`AutoregressiveBernoulli`.
+    :param neighbours: see :func:`before`.
     :param context: from neighbours (..., N) to R numbers.
     """
 
@@ -183,7 +181,7 @@ class NeighbourlyPixels(TorchDistribution):
 
 
 class AutoregressiveBernoulli(Likelihood):
-    """x in {0, 1}, each pixel given z and the pixels above and before it, R numbers r of theirs.
+    """x in {0, 1}, each pixel given z and R numbers that sum up the pixels above and before it.
 
         logit of x_i = raw_i0 + sum_k raw_ik context(x about i)_k
 
@@ -306,7 +304,7 @@ class Gaussian(Likelihood):
             self.register_buffer("log_scale", log_scale)
 
     def forward(self, raw: Tensor) -> dist.Distribution:
-        scale = (LOG_SCALE_BOUND * torch.tanh(self.log_scale / LOG_SCALE_BOUND)).exp()
+        scale = bounded(self.log_scale).exp()
         return dist.Normal(raw.squeeze(-1).sigmoid(), scale).to_event(1)
 
 
@@ -387,8 +385,7 @@ class DiscretisedLogistic(Likelihood):
     def forward(self, raw: Tensor) -> LogisticLevels:
         location, log_scale = raw.unbind(-1)
         # Centred where grey levels and their spread are, so that training starts near the data.
-        log_scale = LOG_SCALE_BOUND * torch.tanh((log_scale - 2) / LOG_SCALE_BOUND)
-        return LogisticLevels(location + 0.5, log_scale, self.levels)
+        return LogisticLevels(location + 0.5, bounded(log_scale - 2), self.levels)
 
 
 class GreyBernoulliPixels(BernoulliPixels):

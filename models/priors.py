@@ -11,13 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-LOG_SCALE_BOUND = 5.0
-"""Learned log-scales stay within this distance of zero."""
-
-
-def bounded(log_scale: Tensor) -> Tensor:
-    """Keep a log-scale within ``LOG_SCALE_BOUND`` of zero without cutting its gradient off."""
-    return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND)
+from models.scales import bounded
 
 
 class Prior(nn.Module, ABC):
@@ -124,7 +118,6 @@ class Orthogonal(FixedModes):
             raise ValueError(f"scale must be positive, not {scale}")
         blocks = torch.eye(categories).repeat_interleave(delta, dim=1)
         super().__init__(scale * blocks, weights, learn_weights)
-        self.delta = delta
 
 
 class Simplex(FixedModes):

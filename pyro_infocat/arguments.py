@@ -15,8 +15,8 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_infocat.errors import UserError
-from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, HELP, given_to
+from pyro_infocat.errors import UserError, reason
+from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, GIVEN_TO, HELP
 from pyro_infocat.settings import (
     ARCHIVE,
     DATA_SETS,
@@ -28,7 +28,7 @@ from pyro_infocat.settings import (
     Settings,
     no_data_set,
 )
-from pyro_infocat.wording import explain, one_line, where
+from pyro_infocat.wording import explain, where
 
 LEAST = {
     "epochs": 1,
@@ -201,7 +201,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
             parser.add_subclass_arguments(
                 getattr(importlib.import_module(module), base),
                 name,
-                skip=given_to(name),
+                skip=GIVEN_TO[name],
                 default={"class_path": DEFAULTS[name]},
                 help=HELP[name],
             )
@@ -263,7 +263,7 @@ def _read_yaml(path: Path) -> None:
             "runs/digits.yaml"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config: '{path}' is not YAML ({one_line(str(error))})") from error
+        raise UserError(f"--config: '{path}' is not YAML ({reason(error)})") from error
     if not isinstance(content, dict):
         raise UserError(
             f"--config: '{path}' must hold keys with values, as runs/digits.yaml does, "

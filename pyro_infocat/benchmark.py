@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_infocat.errors import UserError
-from pyro_infocat.sample import Parser
+from pyro_infocat.parser import Parser
 from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
 
 RECIPE = "recipe.txt"
@@ -106,6 +106,9 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
         _keep_recipe(place, made_with)
         runs = _finished(file, made_with)
         folders = {seed: place / f"seed{seed}" for seed in options.seeds if seed not in runs}
+        for seed, folder in folders.items():
+            if (folder / METRICS).exists():
+                _refuse_others(folder, _arguments(preset, seed, folder, flags))
         threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
         with ThreadPoolExecutor(options.jobs) as pool:
             jobs = {
@@ -158,12 +161,30 @@ def _keep_recipe(place: Path, recipe: str) -> None:
         )
 
 
+def _refuse_others(folder: Path, arguments: Sequence[str]) -> None:
+    """Refuse to count a run that has other settings than the row."""
+    # torch takes seconds to import, which only finished runs are worth.
+    from pyro_infocat.arguments import parse
+    from pyro_infocat.record import MAY_DIFFER, Record, differences
+
+    for key, then, now in differences(Record(folder).settings(), parse(arguments)[0]):
+        if key not in MAY_DIFFER:
+            raise UserError(
+                f"--out: '{folder}' holds a run with {key} {then}, and the row's has {now}; "
+                "delete it, or choose another --out or --name"
+            )
+
+
+def _arguments(preset: Path, seed: int, folder: Path, flags: Sequence[str]) -> list[str]:
+    """The flags of a run."""
+    return ["--config", str(preset), "--seed", str(seed), "--out", str(folder), *flags]
+
+
 def _run(preset: Path, seed: int, folder: Path, flags: Sequence[str], threads: str) -> int:
     """One run, in a process of its own; returns its exit code."""
     if (folder / METRICS).exists():
         return 0
-    command = [sys.executable, "-m", "pyro_infocat.run", "--config", str(preset)]
-    command += ["--seed", str(seed), "--out", str(folder), *flags]
+    command = [sys.executable, "-m", "pyro_infocat.run", *_arguments(preset, seed, folder, flags)]
     if (folder / CHECKPOINT).exists():
         command += ["--resume", "true"]
     folder.parent.mkdir(parents=True, exist_ok=True)

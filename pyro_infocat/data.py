@@ -4,12 +4,14 @@ Shapes: B batch, N examples, X features.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -172,19 +174,9 @@ def from_torchvision(name: str, root: Path) -> DataSet:
 
     kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     folder = root / kind.__name__ / "raw"
-    for file, checksum in kind.resources:
-        _refuse_damaged(folder / file, checksum)
-        _refuse_torn(folder / Path(file).stem)
-    if not all((folder / Path(file).stem).exists() for file, _ in kind.resources):
-        _make_writable(root, folder)
-    try:
-        splits = [kind(root, train=train, download=True) for train in (True, False)]
-    except Exception as error:
-        archives = ", ".join(file for file, _ in kind.resources)
-        raise UserError(
-            f"--data {name}: the download into '{folder}' failed ({reason(error)}); place the "
-            f"archives {archives} there by hand and run again"
-        ) from error
+    complete = all((folder / Path(file).stem).exists() for file, _ in kind.resources)
+    with _turn(root, folder, complete):
+        splits = _unpacked(name, kind, root, folder)
     facts = DATA_SETS[name]
     for split in splits:
         labels = split.targets
@@ -199,16 +191,44 @@ def from_torchvision(name: str, root: Path) -> DataSet:
     return DataSet(facts, train, test)
 
 
-def _make_writable(root: Path, folder: Path) -> None:
+def _unpacked(name: str, kind: Any, root: Path, folder: Path) -> list[Any]:
+    """The training and the test split, downloaded and unpacked into the folder if need be."""
+    try:
+        for file, checksum in kind.resources:
+            _refuse_damaged(folder / file, checksum)
+            _refuse_torn(folder / Path(file).stem)
+        return [kind(root, train=train, download=True) for train in (True, False)]
+    except PermissionError as error:
+        raise UserError(
+            f"--data_root: cannot read '{error.filename}' ({error.strerror}); let it be read, or "
+            "give another folder"
+        ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        archives = ", ".join(file for file, _ in kind.resources)
+        raise UserError(
+            f"--data {name}: the download into '{folder}' failed ({reason(error)}); place the "
+            f"archives {archives} there by hand and run again"
+        ) from error
+
+
+def _turn(root: Path, folder: Path, complete: bool) -> AbstractContextManager[Any]:
+    """Wait while another process downloads or unpacks into the folder.
+
+    :param complete: whether there is nothing to write, so that the folder may forbid it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        (folder / ".lock").touch()
     except OSError as error:
+        if complete:
+            return nullcontext()
         raise UserError(
             f"--data_root: cannot write to '{root}' ({error.strerror}); give a folder that can "
             "be written"
         ) from error
+    return FileLock(folder / ".lock")
 
 
 def _refuse_damaged(archive: Path, checksum: str) -> None:

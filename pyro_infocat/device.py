@@ -11,6 +11,8 @@ from pyro_infocat.errors import UserError
 def pick(name: str) -> torch.device:
     """The device of a name; ``auto`` is the first GPU, else the CPU.
 
+    Under torchrun ``cuda`` is one GPU for each process.
+
     :raises UserError: for an unknown device, or one that this machine does not have.
     """
     there = ["cpu"]
@@ -20,7 +22,14 @@ def pick(name: str) -> torch.device:
         there.append("mps")
     if name == "auto":
         name = "cuda" if "cuda" in there else "mps" if "mps" in there else "cpu"
-    if name == "cuda" and "cuda" in there and processes.world() > 1:
+    if name == "cuda" and "cuda" in there:
+        # Every process says so: the first one's error is the one that is printed.
+        if processes.local_world() > torch.cuda.device_count():
+            raise UserError(
+                f"--device: {processes.local_world()} processes for "
+                f"{torch.cuda.device_count()} GPUs on this machine; start one for each, or give "
+                "--device cpu"
+            )
         name = f"cuda:{processes.local_rank()}"
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise UserError(f"--device: no device '{name}'; choose auto, cpu, cuda, cuda:N or mps")

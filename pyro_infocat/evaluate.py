@@ -18,6 +18,7 @@ from torch import Tensor
 
 from guides.guide import Guide
 from models import CatVAE
+from pyro_infocat.aside import aside
 from pyro_infocat.centre import centre
 from pyro_infocat.data import DataSet, Observation, Split
 from pyro_infocat.objective import InfoCatELBO
@@ -49,8 +50,7 @@ def evaluate(
     Deterministic given the seed. Leaves the global random state as it was. Without classes there
     is nothing that compares with labels.
     """
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with aside(data.test.pixels.device, seed=seed):
         x = data.test.fixed(seen)
         categories = categorise(guide, x)
         terms = mean_terms(model, guide, x)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from guides.guide import Guide
 from models import CatVAE
+from pyro_infocat.aside import aside
 from pyro_infocat.centre import centre
 from pyro_infocat.data import DataSet
 from pyro_infocat.terms import SIGNS
@@ -66,9 +67,7 @@ def draw(
     :param history: a row an epoch of the named terms, in nats per example.
     """
     out.mkdir(parents=True, exist_ok=True)
-    forked = [seen.device] if seen.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=forked), torch.no_grad(), matplotlib.rc_context(STYLE):
-        torch.manual_seed(SEED)
+    with aside(seen.device, seed=SEED), matplotlib.rc_context(STYLE):
         category, z = encode(guide, seen)
         rows = Rows.of(category, guide.categories, data)
         figures = {
@@ -191,8 +190,10 @@ def reconstructions(model: CatVAE, data: DataSet, z: Tensor) -> Figure:
         index = (data.test.labels == column).nonzero()[:PER_LABEL, 0]
         if not data.classes:
             index = torch.arange(len(z), device=z.device)[column::SAMPLES][:PER_LABEL]
-        images[: len(index), 0, column] = data.test.grey(index).cpu()
-        images[: len(index), 1, column] = centre(model.decoder(z[index])).cpu()
+        # Of a label that no test image has there is nothing to decode.
+        if len(index):
+            images[: len(index), 0, column] = data.test.grey(index).cpu()
+            images[: len(index), 1, column] = centre(model.decoder(z[index])).cpu()
     sides = ["image", "reconstruction"] * PER_LABEL
     figure, axes = _mosaic(images.flatten(0, 1), data.shape, sides, [_folded(n) for n in names])
     ticks = axes.get_yticks()

@@ -84,8 +84,13 @@ def read_images(run: Run, names: Sequence[str], data_root: Path, number: int) ->
     parts = []
     for name in names:
         if name == "test":
-            split = load_data(run.settings.data, data_root).test
-            parts.append(split.grey(slice(number)))
+            data = load_data(run.settings.data, data_root)
+            if data.shape != run.facts.shape:
+                raise UserError(
+                    f"--reconstruct test: the images of '{run.settings.data}' are now of shape "
+                    f"{data.shape}, and the run's were of {run.facts.shape}; give images of its own"
+                )
+            parts.append(data.test.grey(slice(number)))
         else:
             parts.append(_read_file(Path(name), run.facts))
     return torch.cat(parts).to(_device(run))

@@ -31,10 +31,11 @@ class Run:
     seen: Observation
 
 
-def load(folder: str | Path, device: str = "auto") -> Run:
+def load(folder: str | Path, device: str = "cpu") -> Run:
     """The run in a folder. Executes no pickle; imports the classes that its config names.
 
     :param folder: the ``--out`` of a run.
+    :param device: where to; what it is asked must be there too.
     :raises UserError: where the folder holds no run, a class that its config names has gone, or
         its checkpoint does not fit its config.
     """

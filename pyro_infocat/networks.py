@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from pyro_infocat.errors import reason
 from pyro_infocat.settings import Precision
 
 BATCH_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -75,9 +76,9 @@ def computing_in(precision: Precision, module: nn.Module) -> Iterator[None]:
 
 
 def _in_bfloat16(forward: Any) -> Any:
-    def computed(x: Tensor, *others: Any) -> Any:
+    def computed(x: Tensor, *others: Any, **named: Any) -> Any:
         with torch.autocast(x.device.type, torch.bfloat16):
-            answer = forward(x, *others)
+            answer = forward(x, *others, **named)
         return tree_map_only(Tensor, _widened, answer)
 
     return computed
@@ -99,10 +100,12 @@ def compiled(wanted: bool, module: nn.Module, attempt: Callable[[], Any]) -> Ite
     try:
         if changed:
             try:
-                attempt()
+                # A run that goes on must not differ from one that was never stopped.
+                with torch.random.fork_rng(), statistics_kept(module):
+                    attempt()
             except Exception as error:
                 _as_they_were(changed)
-                said = " ".join(str(error).split())[:200]
+                said = reason(error)[:200]
                 print(f"--compile true: networks run as they are ({said})", file=sys.stderr)
         yield
     finally:

@@ -22,8 +22,18 @@ BASES = {
 }
 """What each part must be a subclass of, by path: importing them takes torch's seconds."""
 
-GIVEN = {"categories", "latent", "features", "shape", "levels", "prior", "likelihood", "encoder"}
-"""Constructor arguments that the run supplies from the data and from the other parts."""
+DATA = {"features", "shape", "levels"}
+PRIOR = {"prior", "categories", "latent"}
+
+GIVEN_TO = {
+    "encoder": DATA,
+    "prior": DATA | {"encoder"},
+    "likelihood": DATA | {"encoder"} | PRIOR,
+    "decoder": DATA | {"encoder"} | PRIOR | {"likelihood"},
+    "guide": DATA | {"encoder"} | PRIOR | {"likelihood"},
+    "view": DATA | {"encoder"} | PRIOR | {"likelihood"},
+}
+"""Constructor arguments of each part that the run supplies from the data and from other parts."""
 
 HELP = {
     "prior": "p(c) and p(z|c)",
@@ -33,8 +43,3 @@ HELP = {
     "guide": "q(c|x) and q(z|x,c)",
     "view": "a change of an example that keeps its category, for the weight of consistency",
 }
-
-
-def given_to(part: str) -> set[str]:
-    """What the run supplies to a part: K and D to all but the prior, which decides on them."""
-    return GIVEN - {"categories", "latent"} if part == "prior" else GIVEN

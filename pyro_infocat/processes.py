@@ -25,6 +25,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
+def local_world() -> int:
+    """How many of the processes are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def join(device: torch.device) -> None:
     """Meet the other processes: gloo between CPUs, NCCL between GPUs."""
     if world() > 1:

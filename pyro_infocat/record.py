@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import torch
 import yaml
 
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS, Settings
+from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS, STARTS, Settings
 
-MAY_DIFFER = {"device", "data_root", "epochs"}
-"""Settings that a resumed run may change: about the machine, or how long it goes on."""
+MAY_DIFFER = {"device", "data_root"}
+"""Settings that are about the machine, not the run."""
 
 
 class Record:
@@ -34,7 +35,13 @@ class Record:
         config = self.folder / CONFIG
         # These very settings alone are left by a run that was killed before its first checkpoint.
         taken = config.exists() and config.read_bytes() != text
-        if taken or any((self.folder / name).exists() for name in (CHECKPOINT, HISTORY, METRICS)):
+        begun = any((self.folder / name).exists() for name in (CHECKPOINT, HISTORY, METRICS))
+        if taken and not begun and (self.folder / STARTS).exists():
+            raise UserError(
+                f"--out: '{self.folder}' holds starts of other settings; go on with "
+                f"{self._how_to_go_on()}, or choose another --out"
+            )
+        if taken or begun:
             raise UserError(
                 f"--out: '{self.folder}' holds another run; continue it with --resume true, "
                 "or choose another --out"
@@ -60,17 +67,19 @@ class Record:
                 f"--resume: no checkpoint in '{self.folder}'; start the run without --resume, or "
                 "give the --out of a run that has one"
             )
-        before, now = flat(self.settings().as_dict()), flat(settings.as_dict())
-        # A cosine is spread over all epochs: with more of them, those done would have been others.
-        spread = settings.anneal == "cosine" and "learning_rate" not in settings.schedules
-        free = MAY_DIFFER - {"epochs"} if spread else MAY_DIFFER
-        for key in before | now:
-            if before.get(key) != now.get(key) and key not in free:
+        before = self.settings()
+        for key, then, now in differences(before, settings):
+            if key not in MAY_DIFFER | {"epochs"}:
                 raise UserError(
-                    f"--resume: '{self.folder}' was trained with {key} {before.get(key)}, not "
-                    f"{now.get(key)}; resume it with --config {self.folder / CONFIG}, or choose "
-                    "another --out"
+                    f"--resume: '{self.folder}' was trained with {key} {then}, not {now}; go on "
+                    f"with {self._how_to_go_on()}, or choose another --out"
                 )
+        spread = settings.anneal == "cosine" and "learning_rate" not in settings.schedules
+        if spread and before.epochs != settings.epochs:
+            raise UserError(
+                f"--epochs {settings.epochs}: the cosine learning rate of '{self.folder}' was "
+                f"spread over {before.epochs}; choose another --out"
+            )
         checkpoint = self.checkpoint()
         if checkpoint["epoch"] > settings.epochs:
             raise UserError(
@@ -79,8 +88,13 @@ class Record:
             )
         return checkpoint
 
-    def go_on(self, settings: Settings) -> None:
-        """Keep the settings that a resumed run goes on with."""
+    def go_on(self, settings: Settings, epoch: int) -> None:
+        """Keep the settings that a run goes on with after so many epochs.
+
+        Metrics of a run that has more to come are no longer its own.
+        """
+        if epoch < settings.epochs:
+            (self.folder / METRICS).unlink(missing_ok=True)
         self._replace(CONFIG, _text(settings))
 
     def settings(self) -> Settings:
@@ -131,6 +145,9 @@ class Record:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         self._replace(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
 
+    def _how_to_go_on(self) -> str:
+        return f"--config {self.folder / CONFIG} --out {self.folder}"
+
     def _replace(self, name: str, content: bytes) -> None:
         """Put a finished file in the place of the old one, on the disk and not only in memory."""
         path = self.folder / f"{name}.new"
@@ -139,6 +156,14 @@ class Record:
             file.flush()
             os.fsync(file.fileno())
         path.replace(self.folder / name)
+
+
+def differences(before: Settings, now: Settings) -> Iterator[tuple[str, Any, Any]]:
+    """Each setting that differs, as flags name it, with both values; None where there is none."""
+    first, second = flat(before.as_dict()), flat(now.as_dict())
+    for key in first | second:
+        if first.get(key) != second.get(key):
+            yield key, first.get(key), second.get(key)
 
 
 def _text(settings: Settings) -> bytes:

@@ -1,12 +1,13 @@
 """What a run says of its settings before it trains: where a flag does less than it seems to."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 from guides.guide import Guide
 from guides.relaxed import Relaxed
+from pyro_infocat.schedules import interpolate
 from pyro_infocat.settings import Settings
 from pyro_infocat.terms import SIGNS
-from pyro_infocat.train import interpolate
 
 
 def remarks(settings: Settings, guide: Guide, written_out: bool) -> Iterator[str]:
@@ -33,17 +34,19 @@ def remarks(settings: Settings, guide: Guide, written_out: bool) -> Iterator[str
                 f"{'does' if len(idle) == 1 else 'do'} not apply"
             )
     begins = {
-        term: min(epoch for epoch, weight in points if weight > 0) + 1
+        term: epoch
         for term, points in settings.schedules.items()
-        if term in SIGNS and any(weight > 0 for _, weight in points)
+        if term in SIGNS and (epoch := _first_weighed(points)) is not None
     }
-    asleep = [
-        term
-        for term in begins
-        if not any(interpolate(settings.schedules[term], e) for e in range(settings.epochs))
-    ]
+    asleep = [term for term, epoch in begins.items() if epoch >= settings.epochs]
     if asleep:
         yield (
             f"--epochs {settings.epochs}: {', '.join(asleep)} will have no weight; the schedules "
-            f"give none before epoch {min(begins[term] for term in asleep):g}"
+            f"give none before epoch {min(begins[term] for term in asleep) + 1}"
         )
+
+
+def _first_weighed(points: Sequence[Sequence[float]]) -> int | None:
+    """The first epoch, from 0, in which a schedule is above zero."""
+    epochs = range(math.ceil(points[-1][0]) + 1)
+    return next((epoch for epoch in epochs if interpolate(points, epoch) > 0), None)

@@ -55,12 +55,16 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     from pyro_infocat.data import load
     from pyro_infocat.device import pick
     from pyro_infocat.evaluate import evaluate
+    from pyro_infocat.fit import CHECKED, check_fit
     from pyro_infocat.record import Record
     from pyro_infocat.remarks import remarks
     from pyro_infocat.starts import best_start
     from pyro_infocat.train import set_validation, train
 
     device = pick(settings.device)
+    if device.type == "cuda":
+        # Streams and graphs are made on the current one.
+        torch.cuda.set_device(device)
     record = Record(out)
     checkpoint = record.reopen(settings) if resume else None
     data = load(settings.data, Path(settings.data_root)).to(device)
@@ -68,14 +72,15 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     model, guide, view = build.build(settings, device, data.facts)
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
-    build.check_fit(settings, model, guide, view, bound, data.train.fixed(seen))
+    some = data.train.part(torch.arange(min(CHECKED, len(data.train)), device=device))
+    check_fit(settings, model, guide, view, bound, some.fixed(seen))
     if processes.rank() == 0:
         for line in remarks(settings, guide, bound.written_out(model, guide)):
             print(line)
         if checkpoint is None:
             record.create(settings)
         else:
-            record.go_on(settings)
+            record.go_on(settings, checkpoint["epoch"])
 
     set_validation(False)
     processes.join(device)
@@ -85,6 +90,8 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     processes.leave()
     if processes.rank() > 0:
         return
+    if len(history) < settings.epochs:
+        print(f"stopped after epoch {len(history)}: {settings.patience} without a better bound")
     model.eval(), guide.eval()
     seconds = sum(row["seconds"] for row in history)
     metrics = evaluate(model, guide, data, seen, settings.nll_samples, settings.seed)

@@ -4,21 +4,14 @@ Shapes: B batch, K categories, D latent dimensions, S samples, X features.
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pyro_infocat.errors import UserError
+from pyro_infocat.parser import Parser
 from pyro_infocat.settings import MOST_SEED
-
-SAYINGS = {
-    "^argument (--)": r"\1",
-    "invalid int value: ": "expected a whole number, not ",
-    "invalid float value: ": "expected a number, not ",
-}
-"""What argparse says, and what a person does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,15 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours to print."""
-
-    def error(self, message: str) -> Any:
-        for said, plain in SAYINGS.items():
-            message = re.sub(said, plain, message)
-        raise UserError(f"{message}; see --help")
 
 
 def parser() -> Parser:

@@ -31,7 +31,7 @@ def best_start(
         # No two starts of two runs of as many share their random numbers.
         pyro.set_rng_seed((settings.seed * settings.starts + number) % (MOST_SEED + 1))
         model, guide, view = build.build(settings, device, data.facts)
-        checkpoint = place.checkpoint() if (place.folder / CHECKPOINT).exists() else None
+        checkpoint = place.reopen(settings) if (place.folder / CHECKPOINT).exists() else None
         if checkpoint is None and processes.rank() == 0:
             place.create(settings)
         history = train(settings, data, model, guide, view, place, checkpoint, until)

@@ -6,6 +6,7 @@ takes Python longer than running them: replayed, they follow one another without
 Shapes: B batch, X features.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Hashable
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from guides.guide import Guide
 from pyro_infocat import processes
 from pyro_infocat.data import Observation, Split, observe
+from pyro_infocat.errors import reason
 from pyro_infocat.networks import statistics_kept
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.terms import Terms
@@ -109,7 +111,7 @@ class Recorder:
             self.constants, self.taken, self.replay = constants, 0, None
         if index.shape != self.index.shape or self.taken < WARM_UP:
             self.taken += 1
-            return aside(self.take, index)
+            return on_the_side(self.take, index)
         self.index.copy_(index)
         if self.replay is None:
             self._record(self.index)
@@ -123,13 +125,19 @@ class Recorder:
             self.replay, self.terms = capture(lambda: self.take(index))
         except RuntimeError as error:
             self.able = False
-            said = " ".join(str(error).split())
-            print(f"CUDA graph: steps are taken one by one, not replayed ({said})", file=sys.stderr)
+            said = f"CUDA graph: steps are taken one by one, not replayed ({reason(error)})"
+            print(said, file=sys.stderr)
 
 
-def aside(take: Callable[[Tensor], Terms], index: Tensor) -> Terms:
-    """A step on a stream of its own, as a graph's warm-up has to be."""
-    here, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+@functools.cache
+def side_stream() -> torch.cuda.Stream:
+    """One stream for all: each keeps memory of its own."""
+    return torch.cuda.Stream()
+
+
+def on_the_side(take: Callable[[Tensor], Terms], index: Tensor) -> Terms:
+    """A step beside the stream that records, as a graph's warm-up has to be."""
+    here, stream = torch.cuda.current_stream(), side_stream()
     stream.wait_stream(here)
     with torch.cuda.stream(stream):
         terms = take(index)

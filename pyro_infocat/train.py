@@ -5,7 +5,7 @@ Shapes: B batch, X features.
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
@@ -20,19 +20,19 @@ from tqdm import tqdm
 from guides.guide import Guide
 from models import CatVAE
 from pyro_infocat import build, processes
+from pyro_infocat.aside import aside
 from pyro_infocat.data import DataSet, Observation, Split
 from pyro_infocat.errors import UserError
+from pyro_infocat.ledger import Ledger
 from pyro_infocat.networks import compiled, computing_in
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.record import Record
+from pyro_infocat.schedules import scheduled
 from pyro_infocat.settings import Facts, Settings
 from pyro_infocat.step import Step
 from pyro_infocat.terms import ELBO_TERMS, SIGNS, elbo, information_bound
 from pyro_infocat.views import View
 from pyro_infocat.watch import Watch
-
-CHECK_EVERY = 100
-"""Steps between looks at the terms: a look makes the host wait for the device."""
 
 History = list[dict[str, float]]
 """A row an epoch: ``epoch``, ``seconds`` and every named term in nats per example.
@@ -73,7 +73,7 @@ def train(
         record.save(snapshot(0, model, guide, optimizer, data.facts), history)
     if processes.rank() > 0:
         # The first process keeps the run's own random numbers; the others need different noise.
-        torch.manual_seed(hash((settings.seed, processes.rank(), len(history))) % 2**32)
+        torch.manual_seed(hash((torch.initial_seed(), processes.rank(), len(history))) % 2**32)
     step = Step(fitted, seen, view, guide, bound, parallel, optimizer, recordable(settings, fitted))
     some = fitted.part(torch.arange(2)).fixed(seen)
     constants = dict(bound.weights)
@@ -96,19 +96,17 @@ def train(
             if settings.patience and waited(history) >= settings.patience:
                 break
             began = time.perf_counter()
-            now = {name: interpolate(points, epoch) for name, points in settings.schedules.items()}
+            now = scheduled(settings, epoch)
             if "temperature" in now:
                 guide.temperature = now["temperature"]  # type: ignore[assignment]
             if "moves" in now:
                 view.moves = now["moves"]  # type: ignore[attr-defined]
             for group in optimizer.param_groups:
-                group["lr"] = now.get("learning_rate", rate(settings, epoch))
+                group["lr"] = now["learning_rate"]
             bound.weights = constants | {name: now[name] for name in now if name in SIGNS}
 
             ledger = Ledger(epoch)
             for index in batches(processes.shared(fitted.shuffled()), settings.batch_size):
-                if len(index) < processes.world():
-                    continue
                 try:
                     terms = step(index)
                 except (RuntimeError, ValueError) as error:
@@ -128,9 +126,8 @@ def train(
             if held_out is not None and bound.weights["reconstruction"] > 0:
                 bound_now = held_out_elbo(bound, model, guide, held_out, seen)
                 # Statistics of batch normalisation differ; all must stop at the same epoch.
-                row["validation_elbo"] = processes.shared(
-                    torch.tensor(bound_now, dtype=torch.float64, device=step.x.device)
-                ).item()
+                bound_now = processes.shared(torch.tensor(bound_now, device=step.x.device)).item()
+                row["validation_elbo"] = bound_now
             row["seconds"] = time.perf_counter() - began
             history.append(row)
             if board is not None:
@@ -181,63 +178,6 @@ def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=rate, fused=fused, capturable=device == "cuda")
 
 
-class Ledger:
-    """The named terms of an epoch, kept on the device and looked at now and then.
-
-    :param epoch: number of the epoch, from 0, for the error.
-    """
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch, self.step = epoch, 0
-        self.names: list[str] = []
-        self.open: list[Tensor] = []
-        self.sums: Tensor | float = 0.0
-        self.examples = 0
-
-    def enter(self, terms: Mapping[str, Tensor], examples: int) -> None:
-        """Add a step's terms, sums over ``examples`` in nats."""
-        self.names = list(terms)
-        self.open.append(torch.stack(list(terms.values())))
-        self.examples += examples
-        if len(self.open) == CHECK_EVERY:
-            self.close()
-
-    def close(self, module: nn.Module | None = None) -> None:
-        """Add up the open steps.
-
-        :param module: whose parameters to look at too.
-        :raises UserError: at the first term or parameter that is not finite.
-        """
-        if self.open:
-            rows = processes.total(torch.stack(self.open))
-            wrong = (~rows.isfinite()).nonzero()
-            if len(wrong):
-                row, column = wrong[0].tolist()
-                raise self.stop(f"{self.names[column]} is {rows[row, column].item()}", row + 1)
-            self.step += len(rows)
-            self.sums = self.sums + rows.double().sum(0)
-            self.open.clear()
-        for name, parameter in module.named_parameters() if module else ():
-            if not parameter.isfinite().all():
-                raise self.stop(f"the parameter {name} is not finite", 0)
-
-    def stop(self, reason: str, ahead: int) -> UserError:
-        """The error that ends training, ``ahead`` steps after those added up."""
-        return UserError(
-            f"training stopped at step {self.step + ahead} of epoch {self.epoch + 1}: "
-            f"{' '.join(reason.split())}; the checkpoint of the epoch before is kept. A smaller "
-            "--learning_rate usually helps"
-        )
-
-    def means(self) -> dict[str, float]:
-        """Each term and the ELBO in nats per example, of the steps added up."""
-        assert isinstance(self.sums, Tensor)
-        means = dict(zip(self.names, self.sums / self.examples, strict=True))
-        if "reconstruction" in means:
-            means["elbo"] = elbo(means)
-        return {name: mean.item() for name, mean in means.items()}
-
-
 def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> dict[str, float]:
     """The paper's terms that training left out for want of weight, on x (B, X), nats an example."""
     left_out = {name for name in (*ELBO_TERMS, "information_bound") if name not in bound.terms}
@@ -267,12 +207,20 @@ def diagnose(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> str 
 
 
 def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | None]:
-    """The training split, without the share that early stopping looks at."""
-    if not settings.patience:
+    """The training split, without the share that early stopping looks at.
+
+    :raises UserError: where what is left is too little for a step.
+    """
+    least = 2 * processes.world()
+    held = max(1, round(settings.validation * len(train))) if settings.patience else 0
+    if len(train) - held < least:
+        share = f"--validation {settings.validation}" if held else f"--data {settings.data}"
+        raise UserError(
+            f"{share}: leaves {len(train) - held} examples to train on; at least {least} are "
+            "needed, 2 in each process"
+        )
+    if not held:
         return train, None
-    held = max(1, round(settings.validation * len(train)))
-    if held >= len(train):
-        raise UserError(f"--validation {settings.validation}: leaves nothing to train on")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))
     order = order.to(train.pixels.device)
     return train.part(order[held:]), train.part(order[:held])
@@ -283,12 +231,9 @@ def held_out_elbo(
 ) -> float:
     """The ELBO of a split in nats per example, by draws that are the same at every call."""
     total = 0.0
-    model.eval(), guide.eval()
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
+    with aside(split.pixels.device, model, guide):
         for x in split.fixed(seen).split(1000):
             total += elbo(bound.bound_terms(model, guide, x)).item()
-    model.train(), guide.train()
     return total / len(split)
 
 
@@ -296,19 +241,6 @@ def waited(history: History) -> int:
     """Epochs since the best bound on the validation share."""
     bounds = [row["validation_elbo"] for row in history if "validation_elbo" in row]
     return len(bounds) - 1 - int(np.argmax(bounds)) if bounds else 0
-
-
-def interpolate(points: Sequence[Sequence[float]], epoch: int) -> float:
-    """A schedule of [epoch, value] pairs at an epoch: straight lines, flat outside."""
-    at, values = zip(*points, strict=True)
-    return float(np.interp(epoch, at, values))
-
-
-def rate(settings: Settings, epoch: int) -> float:
-    """The learning rate of an epoch, where no schedule gives it."""
-    if settings.anneal == "cosine":
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
-    return settings.learning_rate
 
 
 def snapshot(

@@ -6,15 +6,15 @@ Shapes: K categories, N examples, X features.
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from guides.guide import Guide
 from models import CatVAE
+from pyro_infocat.aside import aside
 from pyro_infocat.data import Observation, Split
 
 SEED = 0
@@ -73,7 +73,7 @@ class Watch:
             say nothing of the categories.
         """
         events: Events = defaultdict(list)
-        with self._aside():
+        with aside(self.x.device, self.model, self.guide, seed=SEED):
             share = self._share()
             taken = self._taken() if decoding else None
         self._deaths(share, events)
@@ -88,25 +88,6 @@ class Watch:
         sys.stdout.flush()
         for name, value in state.items():
             board.add_scalar(f"categories/{name}", value, epoch)
-
-    @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """Modules as in evaluation and the same random numbers each time; all is put back."""
-        modules: list[nn.Module] = [self.model, self.guide]
-        modes = [module.training for module in modules]
-        device = self.x.device
-        # manual_seed sets this generator too, and fork_rng cannot put it back.
-        metal = torch.mps.get_rng_state() if device.type == "mps" else None
-        forked = [device] if device.type == "cuda" else []
-        for module in modules:
-            module.eval()
-        with torch.random.fork_rng(devices=forked), torch.no_grad():
-            torch.manual_seed(SEED)
-            yield
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
-        if metal is not None:
-            torch.mps.set_rng_state(metal)
 
     def _share(self) -> list[float]:
         """Each category's share of the examples: K numbers."""

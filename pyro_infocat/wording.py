@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from pyro_infocat.parts import COMPONENTS, DEFAULTS, given_to
+from pyro_infocat.errors import reason
+from pyro_infocat.parts import COMPONENTS, DEFAULTS, GIVEN_TO
 from pyro_infocat.settings import Settings
 
 SAYINGS = (
@@ -54,7 +55,7 @@ def explain(message: str, config: str | None, argv: Sequence[str]) -> str:
     :param config: the preset given.
     :param argv: the command line, which tells a wrong flag from a wrong key of the preset.
     """
-    line = one_line(message)
+    line = " ".join(message.split())
     for pattern, saying in SAYINGS:
         line = re.sub(pattern, saying, line)
     if match := re.match(r"unrecognized arguments: (.*)", line, re.IGNORECASE):
@@ -74,7 +75,7 @@ def _class_trouble(part: str, said: str) -> str:
     """What was said of a part's class, with what would be right."""
     if match := re.match(r"(\S+): Option '(.+?)' is not accepted", said):
         named = inspect.signature(_class(match[1])).parameters
-        taken = [name for name in named if name not in given_to(part)]
+        taken = [name for name in named if name not in GIVEN_TO[part]]
         return f"{match[1]} takes no '{match[2]}'; it takes {', '.join(taken) or 'nothing'}"
     if match := re.match(r"Expected an instantiatable class, but (\S+) is abstract", said):
         missing = sorted(_class(match[1]).__abstractmethods__)
@@ -101,14 +102,9 @@ def _nearest(name: str, dashes: str) -> str:
 
 def where(error: Exception) -> str:
     """An error with the file and line that raised it."""
-    text = f"{type(error).__name__}: {one_line(str(error))}"
+    text = f"{type(error).__name__}: {reason(error)}"
     if isinstance(error, SyntaxError):
         # Its own text names the place.
         return text
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{text}, {frame.filename}, line {frame.lineno}"
-
-
-def one_line(text: str) -> str:
-    """The text on one line."""
-    return " ".join(text.split())

@@ -10,6 +10,7 @@ from benchmarks import studies
 from pyro_infocat import benchmark, build
 from pyro_infocat.arguments import parse
 from pyro_infocat.data import Split
+from pyro_infocat.fit import check_fit
 from pyro_infocat.settings import DATA_SETS
 
 ROWS = [(name, row) for name, study in studies.STUDIES.items() for row in study.rows]
@@ -28,7 +29,7 @@ def test_a_row_parses_and_its_parts_fit(name: str, row: str) -> None:
     pixels = torch.randint(facts.levels, (4, facts.features))
     seen = build.observation(settings, model.decoder.likelihood)
     x = Split(pixels, torch.zeros(4), facts.levels).fixed(seen)
-    build.check_fit(settings, model, guide, view, build.objective(settings), x)
+    check_fit(settings, model, guide, view, build.objective(settings), x)
 
 
 @pytest.mark.parametrize("name", studies.STUDIES)

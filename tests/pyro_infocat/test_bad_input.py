@@ -84,7 +84,9 @@ def normal(*shape):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Of every file but the empty one that processes wait at."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +339,55 @@ def test_a_gpu_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UserError, match=r"'cuda:7' is not .* cpu, cuda, cuda:0, cuda:1"):
         pick("cuda:7")
+    assert pick("auto") == pick("cuda") == torch.device("cuda:0")
+
+
+def test_more_processes_than_gpus_are_refused_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for world in (2, 3):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world))
+        for rank in range(world):
+            monkeypatch.setenv("LOCAL_RANK", str(rank))
+            if world == 2:
+                assert pick("cuda") == torch.device(f"cuda:{rank}")
+                continue
+            with pytest.raises(UserError, match=r"3 processes for 2 GPUs .* --device cpu"):
+                pick("auto")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--batch_size", "1", "--encoder.norm", "false"],
+            "at least 2; a step needs an example in",
+        ),
+        (
+            ["--batch_size", "3", "--encoder.norm", "true"],
+            "at least 4; batch normalisation needs",
+        ),
+    ],
+)
+def test_a_batch_that_does_not_go_round(
+    flags: list[str], said: str, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert said in refuse("--device", "cpu", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "epoch"),
+    [
+        (["--information_weight", "0", "--weights.kl_c", "0"], 1),
+        (["--schedules.information_bound", "[[0, 1], [2, 0]]"], 3),
+    ],
+)
+def test_an_epoch_in_which_no_term_counts(flags: list[str], epoch: int, refuse: Refuse) -> None:
+    nothing = "{reconstruction: 0, kl_z: 0, consistency: 0}"
+    flags = ["--weights", nothing, "--weights.kl_c", "0", *flags]
+    said = f"--weights: no term of the objective has a weight in epoch {epoch}; give one"
+    assert said in refuse(*flags)
 
 
 # Classes of a user's own.
@@ -725,6 +776,20 @@ def test_an_unpacked_file_that_is_damaged(
 
 
 @pytest.mark.usefixtures("no_network")
+def test_a_file_that_may_not_be_read(
+    tmp_path: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of someone else's, say; whoever runs the tests may read everything."""
+
+    def closed(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "images")
+
+    write_tiny_mnist(tmp_path / "data", 20, 10)
+    monkeypatch.setattr(data, "_refuse_torn", closed)
+    assert "--data_root: cannot read 'images' (Permission denied)" in refuse("--data", "mnist")
+
+
+@pytest.mark.usefixtures("no_network")
 def test_unpacked_files_that_do_not_belong_together(tmp_path: Path, refuse: Refuse) -> None:
     write_tiny_mnist(tmp_path / "data", 20, 10)
     folder = tmp_path / "data/MNIST/raw"
@@ -855,7 +920,7 @@ def test_resume_under_another_configuration(
     before = contents(tmp_path / OUT)
     error = refuse(*SMALL, "--epochs", "1", *flags, "--resume", "true", fresh=False)
     assert said in error
-    assert f"--config {OUT}/{CONFIG}" in error
+    assert f"--config {OUT}/{CONFIG} --out {OUT}" in error
     assert contents(tmp_path / OUT) == before
 
 
@@ -881,7 +946,8 @@ def test_resume_with_more_epochs_than_a_cosine_was_spread_over(
     config.write_text(yaml.safe_dump(values | {"anneal": "cosine"}))
     before = contents(tmp_path / OUT)
     flags = [*SMALL, "--anneal", "cosine", "--resume", "true"]
-    assert "epochs 1, not 7" in refuse(*flags, "--epochs", "7", fresh=False)
+    error = refuse(*flags, "--epochs", "7", fresh=False)
+    assert f"--epochs 7: the cosine learning rate of '{OUT}' was spread over 1" in error
     assert contents(tmp_path / OUT) == before
     # Where a schedule says the rate, there is none to spread.
     schedule = ["--schedules.learning_rate", "[[0, 0.001]]"]
@@ -1056,7 +1122,7 @@ def test_a_real_command() -> None:
 
 def test_batch_normalisation_of_one(refuse: Refuse) -> None:
     assert refuse("--batch_size", "1", "--encoder.norm", "true") == (
-        "--batch_size 1: batch normalisation needs at least 2 examples in a step"
+        "--batch_size 1: must be at least 2; batch normalisation needs 2 examples in each process"
     )
 
 

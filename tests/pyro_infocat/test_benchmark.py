@@ -154,6 +154,28 @@ def test_seeds_that_the_results_hold_are_not_run_again_elsewhere(
     assert results(tmp_path) == results(measured.folder)
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--epochs", "2"], "epochs 2, and the row's has 1"),
+        (["--kl", "sampled"], "kl sampled, and the row's has analytic"),
+    ],
+)
+def test_a_run_of_other_settings_is_not_counted(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as one that was trained there by hand."""
+    config = ["--config", PRESET, *TINY, "--seed", "0", "--out", str(place(tmp_path, 0))]
+    assert train([*config, *flags]) == 0
+    set_validation(True)
+    capsys.readouterr()
+    assert measure(tmp_path, *TINY, "--seeds", "0") == 2
+    error = capsys.readouterr().err
+    assert f"'{place(tmp_path, 0)}' holds a run with {said}" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "results" / f"{FOLDER}.json").exists()
+
+
 def test_results_of_another_recipe_are_replaced(measured: Measured, tmp_path: Path) -> None:
     elsewhere(measured, tmp_path)
     flags = [*TINY, "--batch_size", "500"]

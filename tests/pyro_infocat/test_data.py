@@ -1,11 +1,13 @@
 """Data sets are what they say, and binarised pixels are drawn as they should be."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST, FashionMNIST
 
@@ -162,6 +164,20 @@ def test_archives_that_are_complete_need_no_place_to_write(
     for method in ("mkdir", "touch", "write_bytes"):
         monkeypatch.setattr(Path, method, refuse)
     assert len(load("mnist", archives).train) == 20
+
+
+def test_one_process_unpacks_at_a_time(archives: Path) -> None:
+    """Another that comes in the middle of it waits, and does not take half a file for damaged."""
+    raw = archives / "MNIST/raw"
+    whole = (raw / "t10k-images-idx3-ubyte").read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(raw / ".lock"):
+            (raw / "t10k-images-idx3-ubyte").write_bytes(whole[:99])
+            other = pool.submit(load, "mnist", archives)
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.3)
+            (raw / "t10k-images-idx3-ubyte").write_bytes(whole)
+        assert len(other.result(timeout=60).test) == 10
 
 
 def test_an_unknown_data_set() -> None:

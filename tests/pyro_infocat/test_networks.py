@@ -158,6 +158,30 @@ def test_networks_that_do_not_compile_run_as_they_are(
     )
 
 
+def test_trying_to_compile_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a run that goes on would differ from one that was never stopped."""
+    monkeypatch.setattr(nn.Module, "compile", lambda self: None)
+    layer = nn.BatchNorm1d(3).train()
+    torch.manual_seed(0)
+    following = torch.rand(())
+    torch.manual_seed(0)
+    with compiled(True, layer, lambda: layer(torch.randn(4, 3))):
+        assert torch.rand(()) == following
+    assert torch.equal(layer.running_mean, torch.zeros(3))
+    assert torch.equal(layer.running_var, torch.ones(3))
+
+
+def test_a_layer_that_is_called_by_keywords_computes_in_bfloat16() -> None:
+    layer = nn.MultiheadAttention(4, 1)
+    x = torch.randn(3, 2, 4)
+    with computing_in("bfloat16", layer):
+        inside, _ = layer(x, x, x, need_weights=False)
+    outside, _ = layer(x, x, x, need_weights=False)
+    assert inside.dtype is torch.float32
+    assert not torch.equal(inside, outside)
+    torch.testing.assert_close(inside, outside, rtol=0.1, atol=0.1)
+
+
 def test_nothing_is_compiled_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", None)
     model, _ = parts()

@@ -93,6 +93,16 @@ def test_the_digits_from_a_file_are_the_digits(write: Write, tmp_path: Path) -> 
     assert pyro_infocat.load("out").facts.classes == tuple("0123456789")
 
 
+def test_a_label_that_no_test_image_has(write: Write) -> None:
+    path = write(
+        x_train=images(20, 8, 8), y_train=[0, 1] * 10, x_test=images(4, 8, 8), y_test=[0] * 4
+    )
+    # This decoder cannot be asked for no image at all.
+    flags = ["--data", path, "--epochs", "1", "--decoder", "models.decoders.Posed", *SMALL]
+    assert main([*flags, "--out", "out"]) == 0
+    assert Path("out/figures/reconstructions.png").exists()
+
+
 def test_without_labels_nothing_is_said_of_them(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +130,18 @@ def test_a_run_outlives_its_file(write: Write, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert sample(["out", "--reconstruct", "test"]) == 2
     assert f"cannot read '{path}'" in capsys.readouterr().err
+
+
+def test_images_that_have_changed_their_shape_since(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(x_train=images(20, 4, 4))
+    assert main(["--data", path, "--epochs", "1", *SMALL, "--out", "out"]) == 0
+    write(x_train=images(20, 5, 4))
+    capsys.readouterr()
+    assert sample(["out", "--reconstruct", "test"]) == 2
+    said = f"the images of '{path}' are now of shape (5, 4), and the run's were of (4, 4)"
+    assert said in capsys.readouterr().err
 
 
 def test_the_folder_is_called_after_the_file(write: Write) -> None:

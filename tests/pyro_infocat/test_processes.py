@@ -15,7 +15,7 @@ from pyro_infocat.run import main
 from pyro_infocat.settings import CHECKPOINT, HISTORY, METRICS, ROOT
 from tests import two_processes
 
-BRIEF = ["--epochs", "2", "--nll_samples", "2"]
+BRIEF = ["--epochs", "2", "--nll_samples", "2", "--device", "cpu"]
 
 
 def torchrun(*command: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
@@ -90,6 +90,20 @@ def test_a_run_on_two_processes_resumes_on_one_and_back(
         assert [row["epoch"] for row in rows] == [1, 2]
 
 
+def test_starts_and_patience_are_the_same_on_both(tmp_path: Path) -> None:
+    """A process that stopped an epoch before the other, or went on with another start, would hang.
+
+    No parameter changes at such a rate, so that no epoch is better than the first.
+    """
+    flags = ["--starts", "2", "--start_epochs", "1", "--patience", "1", "--epochs", "6"]
+    flags += ["--learning_rate", "1e-30", "--encoder.norm", "false", *BRIEF[2:]]
+    done = torchrun("-m", "pyro_infocat.run", "--out", str(tmp_path), *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("goes on; the objectives are") == 1
+    assert "stopped after epoch 2: 1 without a better bound" in done.stdout
+    assert json.loads((tmp_path / METRICS).read_text())["epochs"] == 2
+
+
 def resumed(run: list[str]) -> int:
     return torchrun(*run, "--resume", "true").returncode
 
@@ -99,7 +113,7 @@ def test_terms_are_means_over_the_whole_batch(tmp_path: Path) -> None:
     means = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        run = ["-m", "pyro_infocat.run", "--out", str(out), "--epochs", "1", "--nll_samples", "2"]
+        run = ["-m", "pyro_infocat.run", "--out", str(out), "--epochs", "1", *BRIEF[2:]]
         done = torchrun(*run, processes=processes)
         assert done.returncode == 0, done.stderr
         means.append(json.loads((out / HISTORY).read_text())["reconstruction"])

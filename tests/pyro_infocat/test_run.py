@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from torch import Tensor
 from pyro_infocat import build
 from pyro_infocat.arguments import parse
 from pyro_infocat.data import Split
+from pyro_infocat.fit import check_fit
 from pyro_infocat.run import main
 from pyro_infocat.settings import CHECKPOINT, CONFIG, DATA_SETS, HISTORY, METRICS, ROOT
 from pyro_infocat.train import batches
@@ -191,11 +193,14 @@ def test_the_config_says_everything_and_reads_back(finished: Path) -> None:
     assert not resume
 
 
-def test_a_finished_run_resumes_into_the_same_metrics(finished: Path) -> None:
-    before = metrics(finished), history(finished)
-    flags = ["--config", str(finished / CONFIG), "--out", str(finished), "--resume", "true"]
+def test_a_finished_run_resumes_into_the_same_metrics(finished: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(finished, again)
+    (again / METRICS).unlink()
+    flags = ["--config", str(again / CONFIG), "--out", str(again), "--resume", "true"]
     assert main(flags) == 0
-    assert (metrics(finished), history(finished)) == before
+    assert metrics(again) == metrics(finished)
+    assert history(again) == history(finished)
 
 
 # Repeated and continued.
@@ -275,6 +280,20 @@ def test_a_finished_run_is_taken_to_more_epochs() -> None:
     assert same_run("whole", "longer")
     assert Path("whole", CONFIG).read_bytes() == Path("longer", CONFIG).read_bytes()
     assert metrics("longer")["epochs"] == 4
+
+
+@pytest.mark.usefixtures("brief")
+def test_stopped_on_its_way_beyond_its_end_a_run_has_no_metrics_of_before(
+    interrupted: list[int],
+) -> None:
+    assert main([*SMALL, "--epochs", "1", "--out", "out"]) == 0
+    flags = [*SMALL, "--epochs", "3", "--out", "out", "--resume", "true"]
+    # The third epoch in all.
+    assert main(flags) == 130
+    assert len(history("out")) == 2
+    assert not Path("out", METRICS).exists()
+    assert main(flags) == 0
+    assert metrics("out")["epochs"] == 3
 
 
 @pytest.mark.usefixtures("brief")
@@ -416,6 +435,10 @@ REMARKS = {
         *("--schedules", "{kl_z: [[2, 0], [3, 1]], kl_c: [[1, 0], [7, 3], [9, 0]]}"),
         *("--schedules.kl_c", "[[3, 0], [7, 3]]"),
     ],
+    # A straight line is above zero as soon as it rises.
+    "--epochs 2: kl_c will have no weight; the schedules give none before epoch 4": [
+        *("--schedules", "{kl_c: [[2, 0], [9, 1]]}"),
+    ],
 }
 
 
@@ -472,13 +495,14 @@ def test_patience_begins_with_the_bound() -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_early_stopping_stops() -> None:
+def test_early_stopping_stops(capsys: pytest.CaptureFixture[str]) -> None:
     # So small a rate changes no parameter: no epoch is better than the first. Batch normalisation
     # would learn all the same.
     flags = ["--encoder.norm", "false"]
     flags += ["--learning_rate", "1e-30", "--patience", "2", "--epochs", "9"]
     assert main([*SMALL, *flags, "--out", "out"]) == 0
     assert metrics("out")["epochs"] == 3
+    assert "stopped after epoch 3: 2 without a better bound" in capsys.readouterr().out
     bounds = [row["validation_elbo"] for row in history("out")]
     assert len(bounds) == 3
     assert len(set(bounds)) == 1
@@ -519,7 +543,7 @@ def test_a_preset_parses_and_its_parts_fit(preset: Path) -> None:
     facts = DATA_SETS[settings.data]
     pixels = torch.randint(facts.levels, (4, facts.features))
     x = Split(pixels, torch.zeros(4), facts.levels).fixed(seen)
-    build.check_fit(settings, model, guide, view, bound, x)
+    check_fit(settings, model, guide, view, bound, x)
 
 
 def test_flags_go_over_the_preset() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from pyro_infocat import starts
 from pyro_infocat.run import main
-from pyro_infocat.settings import CHECKPOINT, HISTORY, METRICS
+from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS
 from pyro_infocat.train import objective, train
 from tests.brief import SMALL
 
@@ -90,6 +90,27 @@ def test_a_run_stopped_among_its_starts_goes_on_to_the_same_numbers(
     torch.manual_seed(5)
     assert main([*FLAGS, "--out", "stopped"]) == 0
     assert timeless(rows("whole")) == timeless(rows("stopped"))
+
+
+def test_starts_of_other_settings_are_not_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*arguments: Any) -> None:
+        train(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(starts, "train", stopped)
+        assert main([*FLAGS, "--out", "out"]) == 130
+    capsys.readouterr()
+    for resume in ([], ["--resume", "true"]):
+        assert main([*FLAGS, "--prior.scale", "2", "--out", "out", *resume]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "'out' holds starts of other settings; go on with --config out/config.yaml" in first
+    assert "no checkpoint in 'out'" in second
+    Path("out", CONFIG).unlink()
+    assert main([*FLAGS, "--prior.scale", "2", "--out", "out"]) == 2
+    assert "prior.scale 3.0, not 2.0" in capsys.readouterr().err
 
 
 def test_starts_of_more_epochs_than_the_run_are_whole_runs() -> None:

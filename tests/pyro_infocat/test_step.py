@@ -41,7 +41,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return lambda: terms["reconstruction"].copy_(work()["reconstruction"]), terms
 
     monkeypatch.setattr(step, "capture", capture)
-    monkeypatch.setattr(step, "aside", lambda take, index: take(index))
+    monkeypatch.setattr(step, "on_the_side", lambda take, index: take(index))
     return made
 
 

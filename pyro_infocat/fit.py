@@ -1,0 +1,189 @@
+"""Whether the parts fit each other and the data: they are tried before training.
+
+Shapes: B batch, K categories, D latent dimensions, X features.
+"""
+
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from guides.guide import Guide
+from guides.relaxed import Relaxed
+from models import CatVAE
+from pyro_infocat import processes
+from pyro_infocat.aside import aside
+from pyro_infocat.build import blame
+from pyro_infocat.centre import centre
+from pyro_infocat.errors import UserError
+from pyro_infocat.networks import BATCH_NORMALISATIONS
+from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.settings import Settings
+from pyro_infocat.views import View
+
+CHECKED = 4
+"""How many examples are enough to try the parts on."""
+
+
+def check_fit(
+    settings: Settings, model: CatVAE, guide: Guide, view: View, bound: InfoCatELBO, x: Tensor
+) -> None:
+    """Try the parts on a few examples x (B, X), with Pyro's validation on.
+
+    :raises UserError: naming both sides of the first thing that does not fit.
+    """
+    layers = [layer for part in (model, guide) for layer in part.modules()]
+    normalised = any(isinstance(layer, BATCH_NORMALISATIONS) for layer in layers)
+    least, why = processes.world(), "a step needs an example"
+    if any(isinstance(layer, BATCH_NORMALISATIONS) for layer in layers):
+        least, why = 2 * least, "batch normalisation needs 2 examples"
+    if settings.batch_size < least:
+        raise UserError(
+            f"--batch_size {settings.batch_size}: must be at least {least}; {why} in each process"
+        )
+    categories, latent = model.prior.categories, model.prior.latent
+    prior = f"--prior {settings.prior.class_path}"
+    decoder = f"--decoder {settings.decoder.class_path}"
+    guide_name = f"--guide {settings.guide.class_path}"
+    view_name = f"--view {settings.view.class_path}"
+    likelihood = f"--likelihood {settings.likelihood.class_path}"
+    pyro.clear_param_store()
+    with aside(x.device), pyro.validation_enabled():
+        with blame(prior, f"p(z|c) must have batch shape ({categories},) for all c"):
+            components = model.prior.all_components()
+            found = tuple(components.shape())
+            z = components.sample().unsqueeze(1)
+        if found != (categories, latent):
+            raise UserError(
+                f"{prior}: p(z|c) of all {categories} categories has shape {found}; "
+                f"({categories}, {latent}) would fit its K and D"
+            )
+        _check_event(prior, "p(z|c)", components, latent)
+        z = z.expand(-1, len(x), -1)
+        with blame(
+            f"{decoder}: cannot decode z of shape {tuple(z.shape)} from {prior}",
+            f"it must accept (..., {latent})",
+        ):
+            pixels = model.decoder(z)
+            found = tuple(pixels.shape())
+        if found != (categories, *x.shape):
+            raise UserError(
+                f"{decoder}: describes x of shape {found} for z of shape {tuple(z.shape)}; the "
+                f"data need {(categories, *x.shape)}"
+            )
+        _check_event(likelihood, "p(x|z)", pixels, x.shape[-1])
+        if not centre(pixels).isfinite().all():
+            raise UserError(
+                f"{likelihood}: its mean is not finite, and generated images are shown by it; give "
+                "a distribution that has one"
+            )
+        points = settings.schedules.get("information_bound", [[0, settings.information_weight]])
+        informed = any(weight > 0 for _, weight in points)
+        for part, distribution in ((prior, components), (likelihood, pixels)):
+            if informed and not distribution.has_rsample:
+                raise UserError(
+                    f"{part}: has no rsample, which the information bound's gradient needs; "
+                    "--information_weight 0 does without"
+                )
+        try:
+            in_support = bool(pixels.support.check(x).all())
+        except NotImplementedError:
+            in_support = True
+        if not in_support:
+            raise UserError(
+                f"{likelihood}: its support does not hold the "
+                f"data, which lie between {x.min():g} and {x.max():g}; another --observe or a "
+                "likelihood such as models.likelihoods.ContinuousBernoulli would fit"
+            )
+        with blame(guide_name, f"posterior must accept x of shape {tuple(x.shape)}"):
+            posterior = guide.posterior(x)
+            seen = posterior.category.logits.shape[-1]
+        if seen != categories:
+            raise UserError(
+                f"{guide_name}: q(c|x) has {seen} categories and {prior} has {categories}; they "
+                "must be the same"
+            )
+        c = torch.arange(categories, device=x.device).unsqueeze(-1)
+        with blame(guide_name, f"q(z|x,c) must accept c of shape {tuple(c.shape)}"):
+            component = posterior.latent(c)
+            found = tuple(component.shape())
+        if found != (categories, len(x), latent):
+            raise UserError(
+                f"{guide_name}: q(z|x,c) has shape {found} for c of shape {tuple(c.shape)}; "
+                f"{(categories, len(x), latent)} would fit {prior}"
+            )
+        _check_event(guide_name, "q(z|x,c)", component, latent)
+        if not component.has_rsample:
+            raise UserError(f"{guide_name}: q(z|x,c) has no rsample, which its gradient needs")
+        sites = {"z"}
+        if not isinstance(guide, Relaxed):
+            with blame(guide_name):
+                trace = pyro.poutine.trace(guide).get_trace(x)
+            sites = {
+                name
+                for name, site in trace.nodes.items()
+                if site["type"] == "sample" and not site["is_observed"] and name != "batch"
+            }
+        if not {"z"} <= sites <= {"c", "z"}:
+            raise UserError(
+                f"{guide_name}: its sites are {', '.join(sorted(sites)) or 'none'}; the model's "
+                "are c and z, and the guide must have z and may have c"
+            )
+        _check_schedule(settings, "temperature", guide, guide_name, "guides.Gumbel")
+        _check_schedule(settings, "moves", view, view_name, "pyro_infocat.views.Affine", True)
+        with blame(view_name, f"it must accept x of shape {tuple(x.shape)} and q(c|x)"):
+            found = tuple(view(x, guide.category).shape)
+        if found != x.shape:
+            raise UserError(
+                f"{view_name}: makes shape {found} of x of shape {tuple(x.shape)}; they must be "
+                "the same"
+            )
+        with blame(f"{prior} with {guide_name}"):
+            try:
+                bound.loss(model, guide, x)
+            except NotImplementedError as error:
+                raise ValueError(f"no analytic KL ({error}); use --kl sampled") from error
+        for name, term in bound.terms.items():
+            if not term.isfinite():
+                part = likelihood if name == "reconstruction" else f"{prior} with {guide_name}"
+                raise UserError(
+                    f"{part}: {name} is {term.item()} on the first examples; it must be finite on "
+                    f"x between {x.min():g} and {x.max():g}"
+                )
+    kept = {id(p) for part in (model, guide) for p in part.parameters()}
+    for name, parameter in pyro.get_param_store().named_parameters():
+        if id(parameter) not in kept:
+            raise UserError(
+                f"pyro.param '{name}' of a part would be neither trained nor saved; make it a "
+                "torch.nn.Parameter of the class"
+            )
+    pyro.clear_param_store()
+
+
+def _check_event(part: str, what: str, found: Any, size: int) -> None:
+    """Refuse a distribution that takes each number of an example for an example."""
+    if tuple(found.event_shape) != (size,):
+        raise UserError(
+            f"{part}: {what} has event shape {tuple(found.event_shape)}; ({size},) would fit, "
+            "which a distribution of independent numbers has after .to_event(1)"
+        )
+
+
+def _check_schedule(
+    settings: Settings, name: str, part: Any, part_name: str, example: str, zero: bool = False
+) -> None:
+    """Refuse to schedule what a part does not have, or values that it cannot take.
+
+    :param example: a class that has it.
+    :param zero: whether zero is a value.
+    """
+    points = settings.schedules.get(name)
+    if points is None:
+        return
+    if not hasattr(part, name):
+        raise UserError(f"--schedules: {part_name} has no {name}; {example} has")
+    least = min(value for _, value in points)
+    if least < 0 or (least == 0 and not zero):
+        limit = "at least 0" if zero else "above 0"
+        raise UserError(f"--schedules: {name} is {points}; every value must be {limit}")
