@@ -3,11 +3,11 @@
     python -m benchmarks.estimators [--write]
 
 The digits preset's parts are trained for a few epochs by the bound, the information bound and a
-guard; then every estimator looks at one batch many times with the same model and guide. Variance is the trace of the gradient's covariance over the squared
-norm of the reference gradient, which is the mean over many draws of the enumerated bound with the
-analytic KL; distance is that of an estimator's own mean gradient from the reference, over its
-norm. An unbiased estimator's distance shrinks with the draws; the last column says how far chance
-alone would take it.
+guard; then every estimator looks at one batch many times with the same model and guide. Variance
+is the trace of the gradient's covariance over the squared norm of the reference gradient, which is
+the mean over many draws of the enumerated bound with the analytic KL; distance is that of an
+estimator's own mean gradient from the reference, over its norm. An unbiased estimator's distance
+shrinks with the draws; the last column says how far chance alone would take it.
 """
 
 import argparse

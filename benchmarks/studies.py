@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies parts      priors, guides, networks and likelihoods, on the digits
     python -m benchmarks.studies decoded    all categories decoded, or a few and one drawn, on MNIST
-    python -m benchmarks.studies ablation   what information, guard and the prior's numbers are worth
+    python -m benchmarks.studies ablation   what information, guard and the prior's size are worth
     python -m benchmarks.studies rivals     other people's objectives with this project's parts
 
 ``--seeds 0 1 2`` says which, ``--jobs 2`` how many at once. Finished runs are kept, so the same

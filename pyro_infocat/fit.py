@@ -34,7 +34,6 @@ def check_fit(
     :raises UserError: naming both sides of the first thing that does not fit.
     """
     layers = [layer for part in (model, guide) for layer in part.modules()]
-    normalised = any(isinstance(layer, BATCH_NORMALISATIONS) for layer in layers)
     least, why = processes.world(), "a step needs an example"
     if any(isinstance(layer, BATCH_NORMALISATIONS) for layer in layers):
         least, why = 2 * least, "batch normalisation needs 2 examples"

@@ -361,7 +361,7 @@ def test_more_processes_than_gpus_are_refused_in_each(monkeypatch: pytest.Monkey
     [
         (
             ["--batch_size", "1", "--encoder.norm", "false"],
-            "at least 2; a step needs an example in",
+            "at least 2; a step needs an example",
         ),
         (
             ["--batch_size", "3", "--encoder.norm", "true"],
