@@ -56,4 +56,5 @@ if __name__ == "__main__":
         options = parser.parse_args()
         main(options.run, options.data_root)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -163,7 +163,10 @@ def test_mixed_codes(make: type[Relaxed]) -> None:
 
 
 def test_cold_gumbel_weights_are_draws_of_c() -> None:
-    """Near temperature 0 a mix is one-hot, and its mean q(c | x) within 5 standard errors."""
+    """Near temperature 0 a mix is one-hot, and its mean q(c | x) within 5 standard errors.
+
+    Of three categories, so one of 580,000 seeds fails.
+    """
     guide = Gumbel(encoder, K, D, hidden=7, temperature=1e-4)
     q = torch.tensor([0.2, 0.3, 0.5])
     draws = guide.mix(q.log().expand(4000, K))
@@ -186,7 +189,10 @@ def test_critic_is_the_classifier_but_for_the_quirk(guide: Guide) -> None:
 
 
 def test_quirks_keep_dropout_on() -> None:
-    """The dropped share of hidden features is the rate, at test time too: 5 standard errors."""
+    """The dropped share of hidden features is the rate, at test time too.
+
+    Within 5 standard errors: one of 1,700,000 seeds fails.
+    """
     guide = SoftCode(lambda: encoders.MLP(X, [400]), K, D, quirks=True, rate=0.3).eval()
     x = torch.ones(50, X)
     alive = guide.encoder.network(x) > 0
@@ -244,7 +250,10 @@ def test_generated_categories_are_stratified(number: int, weights: list[float]) 
 
 
 def test_generated_categories_are_unbiased() -> None:
-    """Counts average to number * p(c): 5 standard errors, each count's sd being at most 1/2."""
+    """Counts average to number * p(c).
+
+    Within 5 standard errors, each count's deviation being at most 1/2: one of 580,000 seeds fails.
+    """
     program, rounds = model(), 2000
     count = sum(torch.bincount(program.generate(4)[0], minlength=K) for _ in range(rounds))
     expected = 4 * torch.tensor([1.0, 2, 3]) / 6
