@@ -18,10 +18,12 @@ def aside(device: torch.device, *modules: nn.Module, seed: int = 0) -> Iterator[
     metal = torch.mps.get_rng_state() if device.type == "mps" else None
     for module in modules:
         module.eval()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        torch.manual_seed(seed)
-        yield
-    for module, mode in zip(modules, modes, strict=True):
-        module.train(mode)
-    if metal is not None:
-        torch.mps.set_rng_state(metal)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+        if metal is not None:
+            torch.mps.set_rng_state(metal)
