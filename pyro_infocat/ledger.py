@@ -58,8 +58,8 @@ class Ledger:
         """The error that ends training, ``ahead`` steps after those added up."""
         return UserError(
             f"training stopped at step {self.step + ahead} of epoch {self.epoch + 1}: "
-            f"{' '.join(reason.split())}; the checkpoint of the epoch before is kept. A smaller "
-            "--learning_rate usually helps"
+            f"{reason}; the checkpoint of the epoch before is kept. A smaller --learning_rate "
+            "usually helps"
         )
 
     def means(self) -> dict[str, float]:

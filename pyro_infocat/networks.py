@@ -101,7 +101,8 @@ def compiled(wanted: bool, module: nn.Module, attempt: Callable[[], Any]) -> Ite
         if changed:
             try:
                 # A run that goes on must not differ from one that was never stopped.
-                with torch.random.fork_rng(), statistics_kept(module):
+                devices = {p.device for p in module.parameters() if p.is_cuda}
+                with torch.random.fork_rng(devices), statistics_kept(module):
                     attempt()
             except Exception as error:
                 _as_they_were(changed)

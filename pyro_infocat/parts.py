@@ -22,16 +22,14 @@ BASES = {
 }
 """What each part must be a subclass of, by path: importing them takes torch's seconds."""
 
-DATA = {"features", "shape", "levels"}
-PRIOR = {"prior", "categories", "latent"}
+_DATA = {"features", "shape", "levels"}
+_LIKELIHOOD = _DATA | {"encoder", "prior", "categories", "latent"}
 
 GIVEN_TO = {
-    "encoder": DATA,
-    "prior": DATA | {"encoder"},
-    "likelihood": DATA | {"encoder"} | PRIOR,
-    "decoder": DATA | {"encoder"} | PRIOR | {"likelihood"},
-    "guide": DATA | {"encoder"} | PRIOR | {"likelihood"},
-    "view": DATA | {"encoder"} | PRIOR | {"likelihood"},
+    "encoder": _DATA,
+    "prior": _DATA | {"encoder"},
+    "likelihood": _LIKELIHOOD,
+    **dict.fromkeys(("decoder", "guide", "view"), _LIKELIHOOD | {"likelihood"}),
 }
 """Constructor arguments of each part that the run supplies from the data and from other parts."""
 

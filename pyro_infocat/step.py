@@ -130,14 +130,14 @@ class Recorder:
 
 
 @functools.cache
-def side_stream() -> torch.cuda.Stream:
-    """One stream for all: each keeps memory of its own."""
-    return torch.cuda.Stream()
+def side_stream(device: int) -> torch.cuda.Stream:
+    """One stream for all steps on a GPU: each keeps memory of its own."""
+    return torch.cuda.Stream(device)
 
 
 def on_the_side(take: Callable[[Tensor], Terms], index: Tensor) -> Terms:
     """A step beside the stream that records, as a graph's warm-up has to be."""
-    here, stream = torch.cuda.current_stream(), side_stream()
+    here, stream = torch.cuda.current_stream(), side_stream(torch.cuda.current_device())
     stream.wait_stream(here)
     with torch.cuda.stream(stream):
         terms = take(index)

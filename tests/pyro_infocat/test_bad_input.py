@@ -645,19 +645,25 @@ class Shifted(dist.TorchDistribution):
     def log_prob(self, x): return self.base.log_prob(0.01 + 0.98 * x)
     def rsample(self, shape=torch.Size()): return self.base.rsample(shape)
 """
-NO_GRADIENT = """
-class Mine(Likelihood):
-    def forward(self, raw):
-        return Drawn(raw.squeeze(-1), 0.3).to_event(1)
-
+DRAWN = """
 class Drawn(dist.Normal):
     has_rsample = False
     def rsample(self, shape=torch.Size()): raise NotImplementedError
 """
+NO_INFORMATION = ["--information_weight", "0", "--schedules", "{information_bound: [[0, 0]]}"]
 WITHOUT: dict[str, tuple[str, str, list[str]]] = {
     "posterior without a mean": ("guide", FLOW, ["--kl", "sampled"]),
     "likelihood without a mean": ("likelihood", LOGIT_NORMAL, []),
-    "likelihood without gradients": ("likelihood", NO_GRADIENT, ["--information_weight", "0"]),
+    "likelihood without gradients": (
+        "likelihood",
+        DRAWN + LIKELIHOOD.format(x="Drawn(raw.squeeze(-1), 0.3).to_event(1)"),
+        ["--information_weight", "0"],
+    ),
+    "prior without gradients": (
+        "prior",
+        DRAWN + PRIOR.format(component="Drawn(torch.zeros(*c.shape, 4), 1.0).to_event(1)"),
+        [*NO_INFORMATION, "--kl", "sampled"],
+    ),
 }
 
 
