@@ -81,6 +81,8 @@ def main() -> None:
     parser.add_argument("--row", type=int, nargs=2, help="K and decoded: this row alone, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if torch.device(options.device).index is not None:
+        torch.cuda.set_device(options.device)
     if options.row:
         print(json.dumps(measure(*options.row, options.device, options.steps)))
         return

@@ -156,7 +156,7 @@ def measure(made: dict[str, tuple[Step, list]], x: Tensor, rounds: int) -> dict[
 
 
 def step(name: str, loss: Step, parameters: list) -> Callable[[Tensor], Terms]:
-    """A training step of a contender, with the optimiser that it would have."""
+    """A training step of a contender; ours has Adam as one kernel, the others PyTorch's default."""
     ours = name == "pyro_infocat"
     optimizer = adam(parameters, 1e-3) if ours else torch.optim.Adam(parameters)
 
@@ -194,6 +194,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="the results and docs/cost.md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if torch.device(options.device).index is not None:
+        torch.cuda.set_device(options.device)
     set_validation(False)
     results: dict[str, dict[str, float]] = {}
     print(f"{'ms a step':24}" + "".join(f"{n:>16}" for n in ("ours", "Pyro", "PyTorch", "soft")))

@@ -40,7 +40,8 @@ def main(folder: Path, data_root: Path) -> None:
 
     distance = (draws["x"] - x).square().mean(-1).sqrt()
     for index in range(len(x)):
-        likeliest = ", ".join(f"{c}: {q[index, c]:.2f}" for c in q[index].topk(2).indices.tolist())
+        two = q[index].argsort(descending=True)[:2].tolist()
+        likeliest = ", ".join(f"{c}: {q[index, c]:.2f}" for c in two)
         label = f"label {run.facts.classes[test.labels[index]]}   " if run.facts.classes else ""
         print(
             f"{label}categories {likeliest}   "

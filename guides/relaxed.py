@@ -17,7 +17,8 @@ from guides.enumerated import Enumerated
 class Relaxed(Enumerated):
     """The paper's guide, trained on one decoding of a mixture of the K codes.
 
-        reconstruction = log p(x | z),   z ~ N(sum_c w_c mean_c, exp(sum_c w_c log scale_c))
+        reconstruction = log p(x | z),   z normal with
+            mean = sum_c w_c mean_c,   scale = exp(sum_c w_c log scale_c)
 
     This is no bound on log p(x): the decoder sees codes that no category has. Evaluation
     enumerates, so that its ELBO is a bound again.
@@ -41,7 +42,7 @@ class Relaxed(Enumerated):
 class SoftCode(Relaxed):
     """w = q(c | x): what the authors' published code trains.
 
-    :param quirks: also what else their code does differently: dropout on the encoder's features
+    :param quirks: also what else their code does differently: dropout on the encoders' features
         that stays on at test time (theirs is on the decoder's too), and a softmax of probabilities
         in the information term's critic.
     :param rate: the share of features that ``quirks`` drops.
@@ -60,9 +61,10 @@ class SoftCode(Relaxed):
         super().__init__(encoder, categories, latent, hidden, shared)
         self.quirks, self.rate = quirks, rate
         if quirks:
-            self.encoder.register_forward_hook(
-                lambda module, inputs, features: dropout(features, self.rate, training=True)
-            )
+            for encoder in {self.encoder, self.latent_encoder}:
+                encoder.register_forward_hook(
+                    lambda module, inputs, features: dropout(features, self.rate, training=True)
+                )
 
     def mix(self, log_q: Tensor) -> Tensor:
         return log_q.exp()

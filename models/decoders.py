@@ -116,6 +116,7 @@ class Posed(Decoder):
     :param hidden: widths of the hidden layers of the picture's network.
     :param pose_hidden: width of the hidden layer of the pose's head.
     :param strength: how far the head's output moves the pose from the identity.
+    :raises ValueError: for a layer of no width.
     """
 
     def __init__(

@@ -170,11 +170,12 @@ class Gaussian(FixedModes):
 
 
 class Mixture(Prior):
-    """K Gaussians with learned means and scales, as in GMVAE and VaDE.
+    """K Gaussians with learned means and scales (Shu 2016; Jiang et al. 2017, section 3.1).
 
     :param categories: K.
     :param latent: D.
     :param spread: standard deviation of the means before training.
+    :param weights: see :class:`Prior`, as for ``learn_weights``.
     """
 
     def __init__(
@@ -211,6 +212,7 @@ class Vamp(Prior):
     :param features: X.
     :param categories: K.
     :param latent: D.
+    :param weights: see :class:`Prior`, as for ``learn_weights``.
     """
 
     def __init__(

@@ -120,6 +120,11 @@ def _pixels(array: np.ndarray, path: Path, name: str) -> np.ndarray:
             "rows of X numbers that are no image go as (N, 1, X)"
         )
     if array.dtype == np.uint8:
+        if array.max() == 1:
+            raise UserError(
+                f"{what} holds bytes of 0 and 1 alone, next to black; give 0 and 255, or 0 and 1 "
+                "as bool or float"
+            )
         return array
     return np.rint(in_unit_interval(array, what) * WHITE).astype(np.uint8)
 

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import islice, pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from pyro_infocat.settings import (
     Settings,
     no_data_set,
 )
-from pyro_infocat.wording import explain, where
+from pyro_infocat.wording import explain, given_as, where
 
 LEAST = {
     "epochs": 1,
@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
         raise UserError(
             f"a class that was asked for cannot be imported ({where(error)}); mend its file"
         ) from error
-    settings = _settings(namespace, argv)
+    settings = _settings(namespace, config, argv)
     name = preset.stem if config else Path(settings.data).stem
     out = namespace.out or f"runs/{name}/seed{settings.seed}"
     return settings, Path(out), namespace.resume
@@ -178,7 +178,8 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
         "--patience",
         type=int,
         default=0,
-        help="stop after so many epochs without a better bound on the validation share; 0: never",
+        help="stop after so many epochs without a better bound on the validation share, with what "
+        "the last one learned; 0: never",
     )
     add(
         "--validation",
@@ -217,8 +218,8 @@ def _check_plain(argv: Sequence[str], config: str | None) -> None:
         if config:
             content = yaml.safe_load(Path(config).read_text())
             plain = {key: value for key, value in content.items() if key not in COMPONENTS}
-            _refuse(parser.parse_object(plain).as_dict())
-        _refuse(parser.parse_args(_without_parts(argv)).as_dict())
+            _refuse(parser.parse_object(plain).as_dict(), config, [])
+        _refuse(parser.parse_args(_without_parts(argv)).as_dict(), None, argv)
     except argparse.ArgumentError as error:
         raise UserError(explain(str(error), config, argv)) from error
 
@@ -275,12 +276,12 @@ def _read_yaml(path: Path) -> None:
             raise UserError(f"{path}: {key} has no value; leave the key out for the default")
 
 
-def _refuse_data(name: str) -> None:
+def _refuse_data(name: str, flag: str = "--data") -> None:
     if name.endswith(ARCHIVE):
         if not Path(name).is_file():
-            raise UserError(f"--data: no file '{name}'; give an {ARCHIVE} of your own images")
+            raise UserError(f"{flag}: no file '{name}'; give an {ARCHIVE} of your own images")
     elif name not in DATA_SETS:
-        raise UserError(no_data_set(name))
+        raise UserError(no_data_set(name, flag))
 
 
 def _preset(data: str) -> Path:
@@ -292,9 +293,9 @@ def _preset(data: str) -> Path:
     return path
 
 
-def _settings(namespace: Namespace, argv: Sequence[str]) -> Settings:
+def _settings(namespace: Namespace, config: str | None, argv: Sequence[str]) -> Settings:
     values = namespace.as_dict()
-    _refuse(values)
+    _refuse(values, config, argv)
     values["schedules"] = _scaled(values, argv)
     parts = {
         name: Component(values[name]["class_path"], values[name].get("init_args", {}))
@@ -330,44 +331,50 @@ def _scaled(values: dict[str, Any], argv: Sequence[str]) -> dict[str, list[list[
     return schedules
 
 
-def _refuse(values: dict[str, Any]) -> None:
+def _refuse(values: dict[str, Any], config: str | None, argv: Sequence[str]) -> None:
     """Refuse settings of the right type that no run can have.
 
+    :param config: the preset given.
+    :param argv: the command line, which tells a flag from a key of the preset.
     :raises UserError: naming the first.
     """
+
+    def at(name: str) -> str:
+        return given_as(name, config, argv)
+
     for name in (field.name for field in fields(Settings)):
-        _refuse_endless(name, values[name])
-    _refuse_data(values["data"])
+        for key, number in _numbers(name, values[name]):
+            if not math.isfinite(number):
+                raise UserError(f"{at(key)} {number}: must be a finite number")
+    _refuse_data(values["data"], at("data"))
     for name, least in LEAST.items():
         if not values[name] >= least:
-            raise UserError(f"--{name} {values[name]}: must be at least {least}")
+            raise UserError(f"{at(name)} {values[name]}: must be at least {least}")
     if values["seed"] > MOST_SEED:
-        raise UserError(f"--seed {values['seed']}: must be at most {MOST_SEED}")
+        raise UserError(f"{at('seed')} {values['seed']}: must be at most {MOST_SEED}")
     if not values["learning_rate"] > 0:
-        raise UserError(f"--learning_rate {values['learning_rate']}: must be above 0")
+        raise UserError(f"{at('learning_rate')} {values['learning_rate']}: must be above 0")
     if not 0 < values["validation"] < 1:
-        raise UserError(f"--validation {values['validation']}: must lie between 0 and 1")
+        raise UserError(f"{at('validation')} {values['validation']}: must lie between 0 and 1")
     for name, points in values["schedules"].items():
+        here = f"{at('schedules')}: {name}"
         if not points or any(len(point) != 2 for point in points):
             raise UserError(
-                f"--schedules: {name} is {points}; give [epoch, weight] pairs, such as "
-                "[[0, 0], [10, 1]]"
+                f"{here} is {points}; give [epoch, weight] pairs, such as [[0, 0], [10, 1]]"
             )
         if any(before >= after for (before, _), (after, _) in pairwise(points)):
-            raise UserError(
-                f"--schedules: the epochs of {name} in {points} must rise, as in [[0, 0], [10, 1]]"
-            )
+            raise UserError(f"{here} is {points}; its epochs must rise, as in [[0, 0], [10, 1]]")
         if name == "learning_rate" and min(rate for _, rate in points) <= 0:
-            raise UserError(f"--schedules: learning_rate is {points}; every value must be above 0")
+            raise UserError(f"{here} is {points}; every value must be above 0")
 
 
-def _refuse_endless(key: str, value: Any) -> None:
-    """Refuse NaN and infinity, however deep a setting holds them."""
+def _numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Every number with a point, however deep a setting holds it, by the flag that sets it."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            _refuse_endless(key if name == "init_args" else f"{key}.{name}", inner)
+            yield from _numbers(key if name == "init_args" else f"{key}.{name}", inner)
     elif isinstance(value, list):
         for inner in value:
-            _refuse_endless(key, inner)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--{key} {value}: must be a finite number")
+            yield from _numbers(key, inner)
+    elif isinstance(value, float):
+        yield key, value

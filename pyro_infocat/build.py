@@ -4,7 +4,6 @@ Shapes: B batch, K categories, D latent dimensions, X features.
 """
 
 import functools
-import importlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from models.priors import Prior
 from pyro_infocat.data import Observation
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.parts import named
 from pyro_infocat.schedules import scheduled
 from pyro_infocat.settings import ALSO_SCHEDULED, DATA_SETS, Component, Facts, Settings
 from pyro_infocat.terms import SIGNS
@@ -60,8 +60,7 @@ def create(role: str, component: Component, given: dict[str, Any]) -> Any:
     :param role: the flag that chose it, for the error.
     :raises UserError: where the constructor refuses its arguments.
     """
-    module, _, name = component.class_path.rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
+    kind = named(component.class_path)
     wanted = inspect.signature(kind).parameters
     arguments = {key: value for key, value in given.items() if key in wanted}
     with blame(f"--{role} {component.class_path}"):

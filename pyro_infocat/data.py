@@ -52,6 +52,7 @@ class Split:
         return self.pixels.shape[0]
 
     def to(self, device: torch.device) -> "Split":
+        """The same images there."""
         return Split(self.pixels.to(device), self.labels.to(device), self.levels)
 
     def grey(self, index: Tensor | slice = slice(None)) -> Tensor:
@@ -72,6 +73,7 @@ class Split:
         return torch.randperm(len(self), device=self.pixels.device)
 
     def part(self, index: Tensor) -> "Split":
+        """The examples of some indices (B,), or where a mask (N,) is true."""
         return Split(self.pixels[index], self.labels[index], self.levels)
 
 
@@ -79,26 +81,15 @@ class Split:
 class DataSet:
     """A training and a test split of images of one shape.
 
-    Where ``classes`` is empty, the labels are zeros that say nothing.
+    Where ``facts`` name no classes, the labels are zeros that say nothing.
     """
 
     facts: Facts
     train: Split
     test: Split
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.facts.shape
-
-    @property
-    def features(self) -> int:
-        return self.facts.features
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.facts.classes
-
     def to(self, device: torch.device) -> "DataSet":
+        """The same splits there."""
         return DataSet(self.facts, self.train.to(device), self.test.to(device))
 
 

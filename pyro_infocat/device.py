@@ -31,6 +31,11 @@ def pick(name: str) -> torch.device:
                 "--device cpu"
             )
         name = f"cuda:{processes.local_rank()}"
+    elif name.startswith("cuda:") and processes.local_world() > 1:
+        raise UserError(
+            f"--device {name}: is one GPU for {processes.local_world()} processes; give "
+            "--device cuda, one for each"
+        )
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise UserError(f"--device: no device '{name}'; choose auto, cpu, cuda, cuda:N or mps")
     if name not in there:

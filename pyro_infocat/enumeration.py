@@ -43,6 +43,8 @@ def use_analytic_kl(name: str, model_trace: Trace, guide_trace: Trace) -> None:
 
     It holds where the site is reparameterised and no parent of it in the model is summed out in
     the model or drawn after it in the guide: then the other draws do not depend on this one.
+
+    :raises ValueError: naming the site, where it does not hold or has no closed form.
     """
     model_site, guide_site = model_trace.nodes[name], guide_trace.nodes.get(name)
     if guide_site is None:

@@ -50,12 +50,12 @@ def evaluate(
     Deterministic given the seed. Leaves the global random state as it was. Without classes there
     is nothing that compares with labels.
     """
-    with aside(data.test.pixels.device, seed=seed):
+    with aside(data.test.pixels.device, model, guide, seed=seed):
         x = data.test.fixed(seen)
         categories = categorise(guide, x)
         terms = mean_terms(model, guide, x)
         number = model.prior.categories
-        if data.classes:
+        if data.facts.classes:
             found = clustering(data.test.labels.cpu().numpy(), categories, number)
         else:
             found = {"clusters_used": in_use(categories, number)}
@@ -66,16 +66,17 @@ def evaluate(
             "nll_samples": nll_samples,
             **{name: terms.get(name, 0.0) for name in ("reconstruction", "kl_z", "kl_c")},
             "information_bound": terms["information_bound"],
-            **(generation(model, data, categories, seed) if data.classes else {}),
+            **(generation(model, data, categories, seed) if data.facts.classes else {}),
         }
 
 
 def chunk_numbers(x: Tensor) -> int:
-    """Numbers in the largest tensor that evaluation makes at once, where x is.
+    """Numbers of x or z that evaluation makes at once, where x is.
 
-    As many as stay in a processor's cache; many more on a device, which few do not fill.
+    As many as stay in a processor's cache; more on a device, which few do not fill. Layers inside
+    a likelihood may need a hundred times the memory.
     """
-    return 2**21 if x.device.type == "cpu" else 2**25
+    return 2**21 if x.device.type == "cpu" else 2**23
 
 
 def categorise(guide: Guide, x: Tensor) -> np.ndarray:
@@ -113,7 +114,9 @@ def mean_terms(model: CatVAE, guide: Guide, x: Tensor) -> dict[str, float]:
     Every category is decoded, however training estimates the bound.
     """
     bound = InfoCatELBO()
-    size = max(1, min(1000, chunk_numbers(x) // (model.prior.categories * x.shape[-1])))
+    # Each category has its own z of x as well as its own x.
+    width = model.prior.categories * max(model.prior.latent, x.shape[-1])
+    size = max(1, min(1000, chunk_numbers(x) // width))
     sums: dict[str, float] = {}
     for part in x.split(size):
         terms = bound.bound_terms(model, guide, part)
@@ -147,7 +150,7 @@ def log_likelihood(model: CatVAE, guide: Guide, x: Tensor, samples: int) -> Tens
 
 
 def importance_weights(model: CatVAE, guide: Guide, x: Tensor, samples: int) -> Tensor:
-    """log p(x | z) p(z) / q(z | x) for z ~ q(z | x), for x (B, X): (S, B)."""
+    """log p(x | z) p(z) / q(z | x) in nats for z ~ q(z | x), for x (B, X): (S, B)."""
     category, latent = guide.posterior(x)
     every = torch.arange(guide.categories, device=x.device).unsqueeze(-1)
     z = latent(category.sample((samples,))).sample()
@@ -176,17 +179,19 @@ def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) 
     A category stands for the label that most of its test examples have. A classifier trained on
     the labelled training split judges the mean of p(x | z), z ~ p(z | c); an image of a category
     without test examples counts as wrong.
+
+    :param categories: the likeliest category of each test example, (N,).
     """
     test = data.test
     labels = test.labels.cpu().numpy()
     classifier = judge(data.train, seed)
     own = classifier.score(test.grey().cpu().numpy(), labels)
-    table = np.zeros((model.prior.categories, len(data.classes)), dtype=int)
+    table = np.zeros((model.prior.categories, len(data.facts.classes)), dtype=int)
     np.add.at(table, (categories, labels), 1)
     stands_for = np.where(table.sum(1) > 0, table.argmax(1), -1)
     right = 0.0
     every = torch.arange(model.prior.categories, device=test.pixels.device)
-    for c in every.split(max(1, chunk_numbers(test.pixels) // (GENERATED * data.features))):
+    for c in every.split(max(1, chunk_numbers(test.pixels) // (GENERATED * data.facts.features))):
         z = model.prior.component(c).sample((GENERATED,))
         images = centre(model.decoder(z)).clamp(0, 1).flatten(0, 1).cpu().numpy()
         judged = classifier.predict(images).reshape(GENERATED, -1)

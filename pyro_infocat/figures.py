@@ -71,14 +71,14 @@ def draw(
         category, z = encode(guide, seen)
         rows = Rows.of(category, guide.categories, data)
         figures = {
-            "conditional_samples": conditional_samples(model, rows, data.shape),
-            "interpolation": interpolation(model, rows, data.shape),
-            "subspace_walk": subspace_walk(model, rows, data.shape),
+            "conditional_samples": conditional_samples(model, rows, data.facts.shape),
+            "interpolation": interpolation(model, rows, data.facts.shape),
+            "subspace_walk": subspace_walk(model, rows, data.facts.shape),
             "reconstructions": reconstructions(model, data, z),
             "latent": latent(model, rows, data.test.labels, z),
             "training": training(history),
         }
-        if data.classes:
+        if data.facts.classes:
             figures["confusion"] = confusion(rows)
         for name, figure in figures.items():
             figure.savefig(out / f"{name}.png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
@@ -112,12 +112,12 @@ class Rows:
     @classmethod
     def of(cls, category: Tensor, categories: int, data: DataSet) -> "Rows":
         """From the category (N,) of each test example."""
-        labels = len(data.classes) or 1
+        labels = len(data.facts.classes) or 1
         cells = (category * labels + data.test.labels).cpu().numpy()
         counts = np.bincount(cells, minlength=categories * labels).reshape(categories, labels)
         fullest = np.argsort(-counts.sum(1), kind="stable")[:MOST_ROWS]
         shown = sorted(fullest, key=lambda c: (not counts[c].any(), counts[c].argmax(), c))
-        return cls(counts, data.classes, [int(c) for c in shown])
+        return cls(counts, data.facts.classes, [int(c) for c in shown])
 
     @property
     def labels(self) -> list[str]:
@@ -184,18 +184,20 @@ def reconstructions(model: CatVAE, data: DataSet, z: Tensor) -> Figure:
 
     :param z: (N, D), the posterior means; a reconstruction is the mean of p(x | z) at one.
     """
-    names = data.classes[:MOST_ROWS] or ("",) * SAMPLES
-    images = torch.zeros(PER_LABEL, 2, len(names), data.features)
+    names = data.facts.classes[:MOST_ROWS] or ("",) * SAMPLES
+    images = torch.zeros(PER_LABEL, 2, len(names), data.facts.features)
     for column in range(len(names)):
         index = (data.test.labels == column).nonzero()[:PER_LABEL, 0]
-        if not data.classes:
+        if not data.facts.classes:
             index = torch.arange(len(z), device=z.device)[column::SAMPLES][:PER_LABEL]
         # Of a label that no test image has there is nothing to decode.
         if len(index):
             images[: len(index), 0, column] = data.test.grey(index).cpu()
             images[: len(index), 1, column] = centre(model.decoder(z[index])).cpu()
     sides = ["image", "reconstruction"] * PER_LABEL
-    figure, axes = _mosaic(images.flatten(0, 1), data.shape, sides, [_folded(n) for n in names])
+    figure, axes = _mosaic(
+        images.flatten(0, 1), data.facts.shape, sides, [_folded(n) for n in names]
+    )
     ticks = axes.get_yticks()
     for below, above in zip(ticks[1::2], ticks[2::2], strict=False):
         axes.axhline((below + above) / 2, color="black", lw=0.8)

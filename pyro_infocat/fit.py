@@ -17,7 +17,7 @@ from pyro_infocat.aside import aside
 from pyro_infocat.build import blame
 from pyro_infocat.centre import centre
 from pyro_infocat.errors import UserError
-from pyro_infocat.networks import BATCH_NORMALISATIONS
+from pyro_infocat.networks import BATCH_NORMALISATIONS, statistics_kept
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.settings import Settings
 from pyro_infocat.views import View
@@ -33,6 +33,19 @@ def check_fit(
 
     :raises UserError: naming both sides of the first thing that does not fit.
     """
+    _check_batch(settings, model, guide)
+    pyro.clear_param_store()
+    with aside(x.device), statistics_kept(model, guide), pyro.validation_enabled():
+        _check_model(settings, model, x)
+        _check_guide(settings, model, guide, x)
+        _check_view(settings, guide, view, x)
+        _check_bound(settings, model, guide, bound, x)
+    _check_parameters(model, guide)
+    pyro.clear_param_store()
+
+
+def _check_batch(settings: Settings, model: CatVAE, guide: Guide) -> None:
+    """Refuse batches that do not go round the processes."""
     layers = [layer for part in (model, guide) for layer in part.modules()]
     least, why = processes.world(), "a step needs an example"
     if any(isinstance(layer, BATCH_NORMALISATIONS) for layer in layers):
@@ -41,115 +54,136 @@ def check_fit(
         raise UserError(
             f"--batch_size {settings.batch_size}: must be at least {least}; {why} in each process"
         )
+
+
+def _check_model(settings: Settings, model: CatVAE, x: Tensor) -> None:
+    """Try p(z|c) of all c, and p(x|z) of what is drawn from it, on x (B, X)."""
     categories, latent = model.prior.categories, model.prior.latent
-    prior = f"--prior {settings.prior.class_path}"
-    decoder = f"--decoder {settings.decoder.class_path}"
-    guide_name = f"--guide {settings.guide.class_path}"
-    view_name = f"--view {settings.view.class_path}"
-    likelihood = f"--likelihood {settings.likelihood.class_path}"
-    pyro.clear_param_store()
-    with aside(x.device), pyro.validation_enabled():
-        with blame(prior, f"p(z|c) must have batch shape ({categories},) for all c"):
-            components = model.prior.all_components()
-            found = tuple(components.shape())
-            z = components.sample().unsqueeze(1)
-        if found != (categories, latent):
+    prior, decoder = _flag(settings, "prior"), _flag(settings, "decoder")
+    likelihood = _flag(settings, "likelihood")
+    with blame(prior, f"p(z|c) must have batch shape ({categories},) for all c"):
+        components = model.prior.all_components()
+        found = tuple(components.shape())
+        z = components.sample().unsqueeze(1)
+    if found != (categories, latent):
+        raise UserError(
+            f"{prior}: p(z|c) of all {categories} categories has shape {found}; "
+            f"({categories}, {latent}) would fit its K and D"
+        )
+    _check_event(prior, "p(z|c)", components, latent)
+    z = z.expand(-1, len(x), -1)
+    with blame(
+        f"{decoder}: cannot decode z of shape {tuple(z.shape)} from {prior}",
+        f"it must accept (..., {latent})",
+    ):
+        pixels = model.decoder(z)
+        found = tuple(pixels.shape())
+    if found != (categories, *x.shape):
+        raise UserError(
+            f"{decoder}: describes x of shape {found} for z of shape {tuple(z.shape)}; the "
+            f"data need {(categories, *x.shape)}"
+        )
+    _check_event(likelihood, "p(x|z)", pixels, x.shape[-1])
+    if not centre(pixels).isfinite().all():
+        raise UserError(
+            f"{likelihood}: its mean is not finite, and generated images are shown by it; give "
+            "a distribution that has one"
+        )
+    points = settings.schedules.get("information_bound", [[0, settings.information_weight]])
+    informed = any(weight > 0 for _, weight in points)
+    for part, distribution in ((prior, components), (likelihood, pixels)):
+        if informed and not distribution.has_rsample:
             raise UserError(
-                f"{prior}: p(z|c) of all {categories} categories has shape {found}; "
-                f"({categories}, {latent}) would fit its K and D"
+                f"{part}: has no rsample, which the information bound's gradient needs; "
+                "--information_weight 0 does without"
             )
-        _check_event(prior, "p(z|c)", components, latent)
-        z = z.expand(-1, len(x), -1)
-        with blame(
-            f"{decoder}: cannot decode z of shape {tuple(z.shape)} from {prior}",
-            f"it must accept (..., {latent})",
-        ):
-            pixels = model.decoder(z)
-            found = tuple(pixels.shape())
-        if found != (categories, *x.shape):
-            raise UserError(
-                f"{decoder}: describes x of shape {found} for z of shape {tuple(z.shape)}; the "
-                f"data need {(categories, *x.shape)}"
-            )
-        _check_event(likelihood, "p(x|z)", pixels, x.shape[-1])
-        if not centre(pixels).isfinite().all():
-            raise UserError(
-                f"{likelihood}: its mean is not finite, and generated images are shown by it; give "
-                "a distribution that has one"
-            )
-        points = settings.schedules.get("information_bound", [[0, settings.information_weight]])
-        informed = any(weight > 0 for _, weight in points)
-        for part, distribution in ((prior, components), (likelihood, pixels)):
-            if informed and not distribution.has_rsample:
-                raise UserError(
-                    f"{part}: has no rsample, which the information bound's gradient needs; "
-                    "--information_weight 0 does without"
-                )
-        try:
-            in_support = bool(pixels.support.check(x).all())
-        except NotImplementedError:
-            in_support = True
-        if not in_support:
-            raise UserError(
-                f"{likelihood}: its support does not hold the "
-                f"data, which lie between {x.min():g} and {x.max():g}; another --observe or a "
-                "likelihood such as models.likelihoods.ContinuousBernoulli would fit"
-            )
-        with blame(guide_name, f"posterior must accept x of shape {tuple(x.shape)}"):
-            posterior = guide.posterior(x)
-            seen = posterior.category.logits.shape[-1]
-        if seen != categories:
-            raise UserError(
-                f"{guide_name}: q(c|x) has {seen} categories and {prior} has {categories}; they "
-                "must be the same"
-            )
-        c = torch.arange(categories, device=x.device).unsqueeze(-1)
-        with blame(guide_name, f"q(z|x,c) must accept c of shape {tuple(c.shape)}"):
-            component = posterior.latent(c)
-            found = tuple(component.shape())
-        if found != (categories, len(x), latent):
-            raise UserError(
-                f"{guide_name}: q(z|x,c) has shape {found} for c of shape {tuple(c.shape)}; "
-                f"{(categories, len(x), latent)} would fit {prior}"
-            )
-        _check_event(guide_name, "q(z|x,c)", component, latent)
-        if not component.has_rsample:
-            raise UserError(f"{guide_name}: q(z|x,c) has no rsample, which its gradient needs")
-        sites = {"z"}
-        if not isinstance(guide, Relaxed):
-            with blame(guide_name):
-                trace = pyro.poutine.trace(guide).get_trace(x)
-            sites = {
-                name
-                for name, site in trace.nodes.items()
-                if site["type"] == "sample" and not site["is_observed"] and name != "batch"
-            }
+    try:
+        in_support = bool(pixels.support.check(x).all())
+    except NotImplementedError:
+        in_support = True
+    if not in_support:
+        raise UserError(
+            f"{likelihood}: its support does not hold the "
+            f"data, which lie between {x.min():g} and {x.max():g}; another --observe or a "
+            "likelihood such as models.likelihoods.ContinuousBernoulli would fit"
+        )
+
+
+def _check_guide(settings: Settings, model: CatVAE, guide: Guide, x: Tensor) -> None:
+    """Try q(c|x) and q(z|x,c) of all c on x (B, X), and the guide's sites."""
+    categories, latent = model.prior.categories, model.prior.latent
+    prior, name = _flag(settings, "prior"), _flag(settings, "guide")
+    with blame(name, f"posterior must accept x of shape {tuple(x.shape)}"):
+        posterior = guide.posterior(x)
+        seen = posterior.category.logits.shape[-1]
+    if seen != categories:
+        raise UserError(
+            f"{name}: q(c|x) has {seen} categories and {prior} has {categories}; they "
+            "must be the same"
+        )
+    c = torch.arange(categories, device=x.device).unsqueeze(-1)
+    with blame(name, f"q(z|x,c) must accept c of shape {tuple(c.shape)}"):
+        component = posterior.latent(c)
+        found = tuple(component.shape())
+    if found != (categories, len(x), latent):
+        raise UserError(
+            f"{name}: q(z|x,c) has shape {found} for c of shape {tuple(c.shape)}; "
+            f"{(categories, len(x), latent)} would fit {prior}"
+        )
+    _check_event(name, "q(z|x,c)", component, latent)
+    if not component.has_rsample:
+        raise UserError(f"{name}: q(z|x,c) has no rsample, which its gradient needs")
+    if not isinstance(guide, Relaxed):
+        with blame(name):
+            trace = pyro.poutine.trace(guide).get_trace(x)
+        sites = {
+            site_name
+            for site_name, site in trace.nodes.items()
+            if site["type"] == "sample" and not site["is_observed"] and site_name != "batch"
+        }
         if not {"z"} <= sites <= {"c", "z"}:
             raise UserError(
-                f"{guide_name}: its sites are {', '.join(sorted(sites)) or 'none'}; the model's "
+                f"{name}: its sites are {', '.join(sorted(sites)) or 'none'}; the model's "
                 "are c and z, and the guide must have z and may have c"
             )
-        _check_schedule(settings, "temperature", guide, guide_name, "guides.Gumbel")
-        _check_schedule(settings, "moves", view, view_name, "pyro_infocat.views.Affine", True)
-        with blame(view_name, f"it must accept x of shape {tuple(x.shape)} and q(c|x)"):
-            found = tuple(view(x, guide.category).shape)
-        if found != x.shape:
+    _check_schedule(settings, "temperature", guide, name, "guides.Gumbel")
+
+
+def _check_view(settings: Settings, guide: Guide, view: View, x: Tensor) -> None:
+    """Try a view of x (B, X)."""
+    name = _flag(settings, "view")
+    _check_schedule(settings, "moves", view, name, "pyro_infocat.views.Affine", True)
+    with blame(name, f"it must accept x of shape {tuple(x.shape)} and q(c|x)"):
+        found = tuple(view(x, guide.category).shape)
+    if found != x.shape:
+        raise UserError(
+            f"{name}: makes shape {found} of x of shape {tuple(x.shape)}; they must be the same"
+        )
+
+
+def _check_bound(
+    settings: Settings, model: CatVAE, guide: Guide, bound: InfoCatELBO, x: Tensor
+) -> None:
+    """Try the objective on x (B, X); every term must be finite."""
+    pair = f"{_flag(settings, 'prior')} with {_flag(settings, 'guide')}"
+    with blame(pair):
+        try:
+            bound.loss(model, guide, x)
+        except NotImplementedError as error:
+            raise ValueError(f"no analytic KL ({error}); use --kl sampled") from error
+        except ValueError as error:
+            raise ValueError(str(error).replace("use kl='sampled'", "use --kl sampled")) from error
+    for name, term in bound.terms.items():
+        if not term.isfinite():
+            part = _flag(settings, "likelihood") if name == "reconstruction" else pair
             raise UserError(
-                f"{view_name}: makes shape {found} of x of shape {tuple(x.shape)}; they must be "
-                "the same"
+                f"{part}: {name} is {term.item()} on the first examples; it must be finite on "
+                f"x between {x.min():g} and {x.max():g}"
             )
-        with blame(f"{prior} with {guide_name}"):
-            try:
-                bound.loss(model, guide, x)
-            except NotImplementedError as error:
-                raise ValueError(f"no analytic KL ({error}); use --kl sampled") from error
-        for name, term in bound.terms.items():
-            if not term.isfinite():
-                part = likelihood if name == "reconstruction" else f"{prior} with {guide_name}"
-                raise UserError(
-                    f"{part}: {name} is {term.item()} on the first examples; it must be finite on "
-                    f"x between {x.min():g} and {x.max():g}"
-                )
+
+
+def _check_parameters(model: CatVAE, guide: Guide) -> None:
+    """Refuse what Pyro's store alone would hold."""
     kept = {id(p) for part in (model, guide) for p in part.parameters()}
     for name, parameter in pyro.get_param_store().named_parameters():
         if id(parameter) not in kept:
@@ -157,7 +191,11 @@ def check_fit(
                 f"pyro.param '{name}' of a part would be neither trained nor saved; make it a "
                 "torch.nn.Parameter of the class"
             )
-    pyro.clear_param_store()
+
+
+def _flag(settings: Settings, part: str) -> str:
+    """How the user chose a part."""
+    return f"--{part} {getattr(settings, part).class_path}"
 
 
 def _check_event(part: str, what: str, found: Any, size: int) -> None:

@@ -85,10 +85,11 @@ def read_images(run: Run, names: Sequence[str], data_root: Path, number: int) ->
     for name in names:
         if name == "test":
             data = load_data(run.settings.data, data_root)
-            if data.shape != run.facts.shape:
+            if data.facts.shape != run.facts.shape:
                 raise UserError(
                     f"--reconstruct test: the images of '{run.settings.data}' are now of shape "
-                    f"{data.shape}, and the run's were of {run.facts.shape}; give images of its own"
+                    f"{data.facts.shape}, and the run's were of {run.facts.shape}; give images of "
+                    "its own"
                 )
             parts.append(data.test.grey(slice(number)))
         else:

@@ -37,34 +37,41 @@ def networks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def statistics_kept(module: Any) -> Iterator[None]:
-    """Let batch normalisation forget what it sees: its running mean and variance stay.
+def statistics_kept(*programs: Any) -> Iterator[None]:
+    """Let batch normalisation forget what it sees: all that it has counted stays as it is.
 
-    They stand for the data at test time. Views and generated images are normalised by their own
+    It stands for the data at test time. Views and generated images are normalised by their own
     batch, and would only blur what is remembered of the data.
 
-    :param module: anything; what is no module has no statistics.
+    :param programs: anything; what is no module has no statistics.
     """
-    inside = module.modules() if isinstance(module, nn.Module) else ()
-    layers = [layer for layer in inside if isinstance(layer, BATCH_NORMALISATIONS)]
-    momenta = [layer.momentum for layer in layers]
+    layers = [
+        layer
+        for program in programs
+        if isinstance(program, nn.Module)
+        for layer in program.modules()
+        if isinstance(layer, BATCH_NORMALISATIONS) and layer.track_running_stats
+    ]
     for layer in layers:
-        layer.momentum = 0.0
+        layer.track_running_stats = False
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 @contextmanager
 def computing_in(precision: Precision, module: nn.Module) -> Iterator[None]:
     """Let the networks inside a module compute in a precision, and answer in float32.
 
+    Recurrent layers stay in float32.
     Parameters, their gradients and the optimiser stay in float32 (mixed precision: Micikevicius
     et al. 2018). bfloat16 has float32's range, so nothing has to be scaled.
     """
-    changed = [] if precision == "float32" else list(networks(module))
+    every = [] if precision == "float32" else networks(module)
+    # On a GPU autocast takes recurrent layers to float16 whatever it is asked, and that overflows.
+    changed = [network for network in every if not isinstance(network, nn.RNNBase)]
     for network in changed:
         network.forward = _in_bfloat16(network.forward)
     try:

@@ -56,8 +56,9 @@ class InfoCatELBO(TraceEnum_ELBO):
     Where a latent site of the model says ``infer={"kl": "analytic"}``, -KL(guide || model) takes
     the place of its one-sample estimate.
 
-    The model may be any Pyro program. With an information weight it needs ``generate`` as
-    :class:`models.CatVAE` has it, and the guide needs ``critic``.
+    Model and guide may be any Pyro programs. With an information weight the model needs
+    ``generate`` and ``prior`` as :class:`models.CatVAE` has them, and the guide ``critic``; with a
+    weight of the three terms on real examples the guide needs ``category``.
 
     :ivar terms: the named terms of the last evaluation, detached, sums over the batch.
     :ivar weights: the weight of each term in the loss; change one to anneal it.
@@ -136,7 +137,7 @@ class InfoCatELBO(TraceEnum_ELBO):
             else:
                 terms |= self.bound_terms(model, guide, x, *others, **named)
         if self.weights["information_bound"]:
-            with statistics_kept(guide):
+            with statistics_kept(model, guide):
                 terms["information_bound"] = information_bound(model, guide, x.shape[0])
         if any(self.weights[name] for name in REAL_TERMS):
             category = category or guide.category(x)

@@ -1,5 +1,8 @@
 """The parts of a run that are chosen by class, without importing any of them."""
 
+import importlib
+from typing import Any
+
 COMPONENTS = ("prior", "likelihood", "decoder", "encoder", "guide", "view")
 """The parts that are chosen by class, in the order in which they are built."""
 
@@ -41,3 +44,9 @@ HELP = {
     "guide": "q(c|x) and q(z|x,c)",
     "view": "a change of an example that keeps its category, for the weight of consistency",
 }
+
+
+def named(path: str) -> Any:
+    """The class of a dotted path."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -114,12 +114,18 @@ class Record:
     def checkpoint(self) -> dict[str, Any]:
         """The newest checkpoint, on the CPU, loaded without executing any pickle.
 
-        :raises UserError: where it is corrupt.
+        :raises UserError: where it cannot be read or is corrupt.
         """
         path = self.folder / CHECKPOINT
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             checkpoint["epoch"], checkpoint["model"], checkpoint["guide"]
+        # Of half a file torch says an OSError too.
+        except (FileNotFoundError, PermissionError) as error:
+            raise UserError(
+                f"cannot read '{path}' ({error.strerror}); a run has it once training begins: go "
+                "on by the command that began it, or let the file be read"
+            ) from error
         except Exception as error:
             raise UserError(
                 f"'{path}' is corrupt or no checkpoint of this project "
@@ -143,6 +149,7 @@ class Record:
         self._replace(HISTORY, lines.encode())
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """What the finished run is worth."""
         self._replace(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
 
     def _how_to_go_on(self) -> str:

@@ -10,7 +10,8 @@ from pyro_infocat.arguments import parse
 from pyro_infocat.errors import UserError
 from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS, Settings
 
-INTERRUPTED = 130
+INTERRUPTED, UNHEARD = 130, 141
+"""Exit codes of a shell for what SIGINT and SIGPIPE end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,8 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(settings, out, resume)
     except UserError as error:
         return _fail(str(error))
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter's own last flush must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNHEARD
     except OSError as error:
-        if error.filename is None and error.errno is None:
+        if out is None or not _of_writing(error, out):
             raise
         where = error.filename or out
         return _fail(
@@ -65,6 +70,9 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     if device.type == "cuda":
         # Streams and graphs are made on the current one.
         torch.cuda.set_device(device)
+        # What is called float32 is: its default rounds convolutions' inputs to ten bits.
+        for layers in ("conv", "rnn"):
+            getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
     record = Record(out)
     checkpoint = record.reopen(settings) if resume else None
     data = load(settings.data, Path(settings.data_root)).to(device)
@@ -92,7 +100,6 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
         return
     if len(history) < settings.epochs:
         print(f"stopped after epoch {len(history)}: {settings.patience} without a better bound")
-    model.eval(), guide.eval()
     seconds = sum(row["seconds"] for row in history)
     metrics = evaluate(model, guide, data, seen, settings.nll_samples, settings.seed)
     metrics |= {
@@ -110,11 +117,19 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     }
     record.write_metrics(metrics)
     figures.draw(model, guide, data, data.test.fixed(seen), history, out / "figures")
-    accuracy = f"accuracy {metrics['accuracy']:.3f}, " if data.classes else ""
+    accuracy = f"accuracy {metrics['accuracy']:.3f}, " if data.facts.classes else ""
     print(
         f"{out}: {accuracy}{metrics['clusters_used']} categories in use, "
-        f"bound {metrics['elbo']:.2f} nats, {seconds:.0f} s of training"
+        f"bound {metrics['elbo']:.2f} nats, {seconds:.0f} s of training",
+        flush=True,
     )
+
+
+def _of_writing(error: OSError, out: Path) -> bool:
+    """Whether an error is of the disk that the run is written to: a full one names no file."""
+    if error.errno is None or isinstance(error, ConnectionError):
+        return False
+    return error.filename is None or Path(error.filename).is_relative_to(out)
 
 
 def _fail(message: str) -> int:

@@ -55,7 +55,7 @@ def parser() -> Parser:
         metavar=("FROM", "TO"),
         help="walk between two category centres (numbers) or two images (files)",
     )
-    add("--data_root", default="data", help="where the archives are, for --reconstruct test")
+    add("--data_root", help="where the archives are, for --reconstruct test; default the run's")
     add("--seed", type=int, default=0, help="of every random number")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--out", type=Path, help="folder for PNG and .npz; default RUN/samples")
@@ -91,9 +91,8 @@ def write(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     with torch.no_grad():
         if options.reconstruct:
-            images = generate.read_images(
-                run, options.reconstruct, Path(options.data_root), options.number
-            )
+            root = Path(options.data_root or run.settings.data_root)
+            images = generate.read_images(run, options.reconstruct, root, options.number)
             name, arrays = "reconstructions", generate.reconstruct(run, images)
             rows = torch.cat([arrays["original"], arrays["x"]])
             columns = len(images)

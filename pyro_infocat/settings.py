@@ -27,6 +27,7 @@ class Facts:
 
     @property
     def features(self) -> int:
+        """X, the pixels of an image."""
         return self.shape[0] * self.shape[1]
 
 
@@ -45,10 +46,10 @@ ARCHIVE, OWN_PRESET = ".npz", "digits"
 """How a file of one's own images ends; the preset for them where no --config is given."""
 
 
-def no_data_set(name: str) -> str:
+def no_data_set(name: str, flag: str = "--data") -> str:
     """What to say of a name that is no data set's."""
     return (
-        f"--data: no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give an {ARCHIVE} "
+        f"{flag}: no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give an {ARCHIVE} "
         "of your own images"
     )
 
@@ -114,9 +115,15 @@ class Settings:
     device: str
 
     def as_dict(self) -> dict[str, Any]:
+        """What config.yaml holds."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Settings":
+        """What config.yaml held.
+
+        :raises KeyError: where a part is missing.
+        :raises TypeError: where any other setting is, or there are more.
+        """
         parts = {name: Component(**values[name]) for name in COMPONENTS}
         return cls(**(values | parts))

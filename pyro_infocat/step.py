@@ -125,8 +125,12 @@ class Recorder:
             self.replay, self.terms = capture(lambda: self.take(index))
         except RuntimeError as error:
             self.able = False
-            said = f"CUDA graph: steps are taken one by one, not replayed ({reason(error)})"
-            print(said, file=sys.stderr)
+            # Leaving the recording raises too, and would hide what ended it.
+            first: BaseException = error
+            while first.__context__ is not None:
+                first = first.__context__
+            said = reason(first)[:200]
+            print(f"CUDA graph: steps are taken one by one, not replayed ({said})", file=sys.stderr)
 
 
 @functools.cache

@@ -98,7 +98,10 @@ def _expectation(weights: Tensor, values: Tensor, drawn: bool) -> Tensor:
 
 
 def relaxed_terms(model: CatVAE, guide: Relaxed, posterior: Posterior, x: Tensor) -> Terms:
-    """The terms where one mixture of the K codes is decoded. No bound: see :class:`Relaxed`."""
+    """The terms for x (B, X) where one mixture of the K codes is decoded: sums in nats.
+
+    They make no bound: see :class:`Relaxed`.
+    """
     c = torch.arange(guide.categories, device=x.device).unsqueeze(-1)
     latent, component = posterior.latent(c), model.prior.component(c)
     w = guide.mix(posterior.category.logits)
@@ -117,12 +120,15 @@ def relaxed_terms(model: CatVAE, guide: Relaxed, posterior: Posterior, x: Tensor
 
 
 def elbo(terms: Mapping[str, Any]) -> Any:
-    """The evidence lower bound: ``terms`` without the information bound and without weights."""
+    """The evidence lower bound of ``terms``, in their unit, without weights.
+
+    The information bound and the terms on real data are no part of it.
+    """
     return terms["reconstruction"] - sum(v for k, v in terms.items() if k.startswith("kl_"))
 
 
 def information_bound(model: Any, guide: Any, number: int) -> Tensor:
-    """E_p(c,z,x)[log q(c|x)] + H(p(c)), times ``number``, in nats.
+    """E_p(c,z,x)[log q(c|x)] + H(p(c)), times ``number``, in nats (Chen et al. 2016, equation 5).
 
     At most I(c; x), so at most log K an example under a uniform p(c). z and x carry their
     gradients to the decoder; where p(c) is learned, a factor of value one carries the draws'.
@@ -130,10 +136,11 @@ def information_bound(model: Any, guide: Any, number: int) -> Tensor:
     :param number: how many examples to generate.
     :raises TypeError: where the model cannot generate or the guide has no classifier.
     """
-    if not hasattr(model, "generate") or not hasattr(guide, "critic"):
+    needed = ((model, "generate"), (model, "prior"), (guide, "critic"))
+    if not all(hasattr(program, name) for program, name in needed):
         raise TypeError(
-            "the information bound needs model.generate(number) and guide.critic(x), as "
-            "models.CatVAE and guides.guide.Guide have them; information_weight=0 needs neither"
+            "the information bound needs model.generate(number), model.prior and guide.critic(x), "
+            "as models.CatVAE and guides.guide.Guide have them; information_weight=0 needs none"
         )
     c, _, x = model.generate(number)
     category = model.prior.category()
@@ -144,6 +151,8 @@ def information_bound(model: Any, guide: Any, number: int) -> Tensor:
 
 def real_terms(guide: Any, category: Categorical, view: Tensor | None) -> Terms:
     """What q(c | x) says of real examples, as sums over the batch in nats.
+
+    The entropies are of Krause et al. (2010), consistency of Hu et al. (2017).
 
     :param category: q(c | x), batch shape (B,).
     :param view: another look at the same examples (B, X).

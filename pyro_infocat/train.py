@@ -21,8 +21,9 @@ from guides.guide import Guide
 from models import CatVAE
 from pyro_infocat import build, processes
 from pyro_infocat.aside import aside
-from pyro_infocat.data import DataSet, Observation, Split
+from pyro_infocat.data import DataSet, Split
 from pyro_infocat.errors import UserError
+from pyro_infocat.evaluate import mean_terms
 from pyro_infocat.ledger import Ledger
 from pyro_infocat.networks import compiled, computing_in
 from pyro_infocat.objective import InfoCatELBO
@@ -62,8 +63,9 @@ def train(
     watch = Watch(model, guide, fitted, seen, settings.epochs)
     bound = build.objective(settings)
     module = bound(model, guide).train()
-    # The parameters of a term without weight have no gradient in that epoch.
-    parallel = processes.wrap(module, some_unused=bool(settings.schedules))
+    # The parameters of a term without weight have no gradient.
+    unused = bool(settings.schedules) or not any(bound.weights[name] for name in ELBO_TERMS)
+    parallel = processes.wrap(module, some_unused=unused)
     optimizer = adam(module.parameters(), settings.learning_rate)
     history: History = []
     if checkpoint is not None:
@@ -74,7 +76,8 @@ def train(
     if processes.rank() > 0:
         # The first process keeps the run's own random numbers; the others need different noise.
         torch.manual_seed(hash((torch.initial_seed(), processes.rank(), len(history))) % 2**32)
-    step = Step(fitted, seen, view, guide, bound, parallel, optimizer, recordable(settings, fitted))
+    record_steps = recordable(settings, fitted) and bound.written_out(model, guide)
+    step = Step(fitted, seen, view, guide, bound, parallel, optimizer, record_steps)
     some = fitted.part(torch.arange(2)).fixed(seen)
     constants = dict(bound.weights)
     last = until or settings.epochs
@@ -124,7 +127,7 @@ def train(
             row["objective"] = objective(row, bound.weights)
             # Patience begins with the bound.
             if held_out is not None and bound.weights["reconstruction"] > 0:
-                bound_now = held_out_elbo(bound, model, guide, held_out, seen)
+                bound_now = held_out_elbo(model, guide, held_out.fixed(seen))
                 # Statistics of batch normalisation differ; all must stop at the same epoch.
                 bound_now = processes.shared(torch.tensor(bound_now, device=step.x.device)).item()
                 row["validation_elbo"] = bound_now
@@ -165,7 +168,7 @@ def board_of(record: Record, epochs: int) -> AbstractContextManager[SummaryWrite
 
 
 def recordable(settings: Settings, split: Split) -> bool:
-    """Whether steps are to be replayed as CUDA graphs."""
+    """Whether steps are to be replayed as CUDA graphs; Pyro's own programs ask the host."""
     return settings.graph and split.pixels.is_cuda and processes.world() == 1
 
 
@@ -226,15 +229,10 @@ def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | N
     return train.part(order[held:]), train.part(order[:held])
 
 
-def held_out_elbo(
-    bound: InfoCatELBO, model: CatVAE, guide: Guide, split: Split, seen: Observation
-) -> float:
-    """The ELBO of a split in nats per example, by draws that are the same at every call."""
-    total = 0.0
-    with aside(split.pixels.device, model, guide):
-        for x in split.fixed(seen).split(1000):
-            total += elbo(bound.bound_terms(model, guide, x)).item()
-    return total / len(split)
+def held_out_elbo(model: CatVAE, guide: Guide, x: Tensor) -> float:
+    """The ELBO of x (N, X) in nats per example, by draws that are the same at every call."""
+    with aside(x.device, model, guide):
+        return elbo(mean_terms(model, guide, x))
 
 
 def waited(history: History) -> int:
@@ -247,13 +245,16 @@ def snapshot(
     epoch: int, model: CatVAE, guide: Guide, optimizer: torch.optim.Optimizer, facts: Facts
 ) -> dict[str, Any]:
     """All that going on from here needs, and what loading needs to know of the data."""
+    device = device_of(guide)
+    # No other GPU is asked: a driver that is too old for PyTorch must not end a run on the CPU.
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {
         "epoch": epoch,
         "model": model.state_dict(),
         "guide": guide.state_dict(),
         "optimizer": optimizer.state_dict(),
         "facts": asdict(facts),
-        "rng": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+        "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
     }
 
 
@@ -275,9 +276,15 @@ def restore(
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
         torch.set_rng_state(checkpoint["rng"]["cpu"])
-        if len(checkpoint["rng"]["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(checkpoint["rng"]["cuda"])
+        device, state = device_of(guide), checkpoint["rng"]["cuda"]
+        if device.type == "cuda" and isinstance(state, Tensor):
+            torch.cuda.set_rng_state(state, device)
         return list(checkpoint["history"])
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's parameters are."""
+    return next(module.parameters()).device
 
 
 def brief(row: Mapping[str, float]) -> str:

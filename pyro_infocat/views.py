@@ -114,6 +114,7 @@ class AdversarialAffine(Affine):
     :param stretch: see :class:`Affine`, as for ``shift`` and ``tone``.
     :param epsilon: see :class:`VirtualAdversarial`, as for ``neighbour`` and ``probe``; the
         distance is between the moved images.
+    :raises ValueError: where one of the two refuses its numbers.
     """
 
     def __init__(

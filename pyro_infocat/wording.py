@@ -1,16 +1,14 @@
 """jsonargparse's errors in words that say what was given, where, and what would be right."""
 
 import difflib
-import importlib
 import inspect
 import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 from pyro_infocat.errors import reason
-from pyro_infocat.parts import COMPONENTS, DEFAULTS, GIVEN_TO
+from pyro_infocat.parts import COMPONENTS, DEFAULTS, GIVEN_TO, named
 from pyro_infocat.settings import Settings
 
 SAYINGS = (
@@ -65,20 +63,26 @@ def explain(message: str, config: str | None, argv: Sequence[str]) -> str:
     if match := re.match(r'Parser key "(.+?)":? ?(.*)', line):
         key, said = match[1], match[2].strip()
         part = key.split(".")[0]
-        typed = any(re.match(rf"--{part}\b", argument) for argument in argv)
-        where = f"{config}: {key}" if config and not typed else f"--{key}"
-        return f"{where}: {_class_trouble(part, said) if part in COMPONENTS else said}"
+        trouble = _class_trouble(part, said) if part in COMPONENTS else said
+        return f"{given_as(key, config, argv)}: {trouble}"
     return line
+
+
+def given_as(key: str, config: str | None, argv: Sequence[str]) -> str:
+    """How a setting was given: the flag, or the preset's file and the key there."""
+    part = key.split(".")[0]
+    typed = any(re.match(rf"--{part}\b", argument) for argument in argv)
+    return f"{config}: {key}" if config and not typed else f"--{key}"
 
 
 def _class_trouble(part: str, said: str) -> str:
     """What was said of a part's class, with what would be right."""
     if match := re.match(r"(\S+): Option '(.+?)' is not accepted", said):
-        named = inspect.signature(_class(match[1])).parameters
-        taken = [name for name in named if name not in GIVEN_TO[part]]
+        wanted = inspect.signature(named(match[1])).parameters
+        taken = [name for name in wanted if name not in GIVEN_TO[part]]
         return f"{match[1]} takes no '{match[2]}'; it takes {', '.join(taken) or 'nothing'}"
     if match := re.match(r"Expected an instantiatable class, but (\S+) is abstract", said):
-        missing = sorted(_class(match[1]).__abstractmethods__)
+        missing = sorted(named(match[1]).__abstractmethods__)
         return f"{match[1]} must define {', '.join(missing)}"
     if match := re.match(r"(\S+) needs a value for: (.*)", said):
         flags = ", ".join(f"--{part}.{name}" for name in match[2].split(", "))
@@ -86,11 +90,6 @@ def _class_trouble(part: str, said: str) -> str:
     if re.search(r" is no |No module named|has no attribute", said):
         return f"{said}; give a class such as {DEFAULTS[part]}, or your own as my_file.MyClass"
     return said
-
-
-def _class(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _nearest(name: str, dashes: str) -> str:

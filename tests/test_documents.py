@@ -139,10 +139,24 @@ def test_code_in_the_documents_is_short() -> None:
 
 
 def test_every_requirement_earns_its_place_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
+    table = (ROOT / "README.md").read_text().split("## What it stands on")[1]
+    earned = re.findall(r"[\w-]+", " ".join(re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)))
     for line in (ROOT / "requirements.txt").read_text().splitlines():
         if line and not line.startswith("#"):
-            assert re.split(r"[><=]", line)[0] in readme
+            assert re.split(r"[><=]", line)[0] in earned
+
+
+@pytest.mark.parametrize(
+    ("package", "others"),
+    [("models", ("guides", "pyro_infocat")), ("guides", ("models", "pyro_infocat"))],
+)
+def test_models_and_guides_know_nothing_of_each_other(
+    package: str, others: tuple[str, ...]
+) -> None:
+    for file in (ROOT / package).glob("*.py"):
+        for line in file.read_text().splitlines():
+            imported = re.match(r"\s*(?:import|from) (\w+)", line)
+            assert imported is None or imported[1] not in others, f"{file}: {line}"
 
 
 def test_links_lead_somewhere() -> None:

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +37,20 @@ def test_no_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert said in refused(capsys, monkeypatch, *argv)
+
+
+def test_one_category_has_no_second(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "out")
+    gaussian = ["--prior", "models.priors.Gaussian", "--prior.latent", "3"]
+    with torch.random.fork_rng(devices=[]):
+        assert main([*SMALL, *gaussian, "--epochs", "1", "--out", out]) == 0
+    set_validation(True)
+    monkeypatch.setattr(sys, "argv", ["posterior_predictive", out])
+    capsys.readouterr()
+    runpy.run_module("examples.posterior_predictive", run_name="__main__")
+    assert "categories 0: 1.00   distance" in capsys.readouterr().out
 
 
 def test_a_run_whose_guide_no_pyro_program_expresses(

@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from models import likelihoods
 from models.likelihoods import (
     Bernoulli,
     BernoulliLogMass,
@@ -395,8 +396,13 @@ def test_grey_bernoulli_is_cross_entropy() -> None:
         distribution.log_prob(x + 1)
 
 
-def test_binary_is_said_of_bernoulli_alone(likelihood: Likelihood) -> None:
-    assert likelihood.binary == isinstance(likelihood, Bernoulli)
+def test_binary_is_said_of_what_holds_0_and_1_alone() -> None:
+    binary = {
+        kind.__name__
+        for kind in vars(likelihoods).values()
+        if isinstance(kind, type) and issubclass(kind, Likelihood) and kind.binary
+    }
+    assert binary == {"Bernoulli", "AutoregressiveBernoulli"}
 
 
 @pytest.mark.parametrize(

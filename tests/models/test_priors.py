@@ -207,8 +207,8 @@ def test_mixture_parameters() -> None:
     prior = Mixture(4, 3, spread=10.0)
     assert prior.mean.shape == prior.log_scale.shape == (4, 3)
     torch.testing.assert_close(prior.all_components().variance, torch.ones(4, 3))
-    # 12 draws of sd 10: the root of their mean square leaves (3, 20) once in a million seeds.
-    assert 3 < prior.mean.square().mean().sqrt().item() < 20
+    # 12 draws of sd 10: by the chi square distribution one of four million seeds fails.
+    assert 2 < prior.mean.square().mean().sqrt().item() < 25
 
 
 def test_vamp_components_are_encoded_pseudo_inputs() -> None:

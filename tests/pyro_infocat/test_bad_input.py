@@ -20,6 +20,7 @@ import yaml
 from torchvision.datasets import MNIST
 
 from pyro_infocat import data, evaluate
+from pyro_infocat import run as command
 from pyro_infocat.device import pick
 from pyro_infocat.errors import UserError
 from pyro_infocat.run import main
@@ -230,7 +231,7 @@ FLAGS = {
     "device": (["--device", "gpu"], ["--device", "'gpu'", "auto, cpu, cuda, cuda:N or mps"]),
     "Bayes with an analytic KL": (
         ["--guide", "guides.Bayes"],
-        ["--guide guides.Bayes", "analytic KL", "kl='sampled'"],
+        ["--guide guides.Bayes", "analytic KL", "use --kl sampled"],
     ),
 }
 
@@ -308,8 +309,14 @@ def test_a_wrong_config(text: str, said: list[str], tmp_path: Path, refuse: Refu
     [
         ("epochs:", "mine.yaml: epochs has no value; leave the key out"),
         ("prior:\nseed: 1", "mine.yaml: prior has no value"),
-        ("data: cifar", "--data: no data set 'cifar'"),
-        ("information_weight: .inf", "--information_weight inf: must be a finite number"),
+        ("data: cifar", "mine.yaml: data: no data set 'cifar'"),
+        ("information_weight: .inf", "mine.yaml: information_weight inf: must be a finite number"),
+        ("batch_size: 0", "mine.yaml: batch_size 0: must be at least 1"),
+        ("schedules: {kl_z: []}", "mine.yaml: schedules: kl_z is []; give [epoch, weight] pairs"),
+        (
+            "prior:\n  class_path: models.priors.Orthogonal\n  init_args: {scale: .nan}",
+            "mine.yaml: prior.scale nan: must be a finite number",
+        ),
     ],
 )
 def test_a_wrong_value_in_a_config(text: str, said: str, tmp_path: Path, refuse: Refuse) -> None:
@@ -331,6 +338,17 @@ def test_a_device_that_is_not_there(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     error = refuse("--device", name)
     assert f"--device: '{name}' is not on this machine, which has cpu" in error
+
+
+def test_one_gpu_for_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick("cuda") == torch.device("cuda:1")
+    message = r"^--device cuda:0: is one GPU for 2 processes; give --device cuda, one for each$"
+    with pytest.raises(UserError, match=message):
+        pick("cuda:0")
 
 
 def test_a_gpu_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1008,6 +1026,36 @@ def test_a_disk_that_is_full_as_the_run_begins(
     monkeypatch.setattr(os, "fsync", full)
     assert "No space left on device" in refuse(*SMALL, fresh=False)
     assert not (tmp_path / OUT / CONFIG).exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "weights.npz"),
+        ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)),
+    ],
+)
+def test_an_error_that_is_not_of_the_folder_keeps_its_traceback(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a mistake in a user's own class, and another folder would not mend it."""
+
+    def stop(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command, "run", stop)
+    with pytest.raises(type(error)):
+        main(SMALL)
+
+
+def test_nobody_reads_what_is_said(tmp_path: Path) -> None:
+    """As with ``| head -1``: what is done can be gone on with, and nothing more is said."""
+    process = start(*SMALL, "--epochs", "1", "--out", OUT)
+    process.stdout.close()
+    process.stdout = None
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (141, "")
+    assert epoch_in(tmp_path / OUT) == 1
 
 
 def test_a_file_that_may_not_grow(trained: Path, tmp_path: Path, refuse: Refuse) -> None:

@@ -29,9 +29,9 @@ def test_digits_are_split_once_and_for_all() -> None:
     data = digits()
     assert (len(data.train), len(data.test)) == (1297, 500)
     assert data.facts is DATA_SETS["digits"]
-    assert data.shape == (8, 8)
-    assert data.features == 64
-    assert data.classes == tuple("0123456789")
+    assert data.facts.shape == (8, 8)
+    assert data.facts.features == 64
+    assert data.facts.classes == tuple("0123456789")
     for split in (data.train, data.test):
         assert split.pixels.dtype == torch.uint8
         assert split.labels.dtype == torch.int64
@@ -136,7 +136,7 @@ def test_idx_files_load_without_a_network(name: str, folder: str, archives: Path
     data = load(name, archives)
     assert isinstance(data, DataSet)
     assert (len(data.train), len(data.test)) == (20, 10)
-    assert data.shape == (28, 28)
+    assert data.facts.shape == (28, 28)
     assert data.facts is DATA_SETS[name]
     assert data.train.levels == 256
     raw = (archives / folder / "raw/train-images-idx3-ubyte").read_bytes()[16:]

@@ -328,9 +328,9 @@ def test_evaluation_repeats_itself_and_leaves_no_trace(
 ) -> None:
     monkeypatch.setattr(evaluate, "JUDGE_EXAMPLES", 1)
     prior = priors.Orthogonal(6, 2)
-    decoder = decoders.MLP(prior.latent, data.features, likelihoods.Bernoulli(), [8])
+    decoder = decoders.MLP(prior.latent, data.facts.features, likelihoods.Bernoulli(), [8])
     model = CatVAE(prior, decoder)
-    guide = Enumerated(partial(encoders.MLP, data.features, [8]), 6, prior.latent, 8)
+    guide = Enumerated(partial(encoders.MLP, data.facts.features, [8]), 6, prior.latent, 8)
     found = []
     for start, seed in ((1, 0), (2, 0), (3, 1)):
         torch.manual_seed(start)

@@ -42,8 +42,8 @@ def data() -> DataSet:
 
 
 def untrained(data: DataSet, prior: priors.Prior, bayes: bool = False) -> tuple[CatVAE, Guide]:
-    encoder = partial(encoders.MLP, data.features, [8])
-    decoder = decoders.MLP(prior.latent, data.features, likelihoods.Gaussian(), [8])
+    encoder = partial(encoders.MLP, data.facts.features, [8])
+    decoder = decoders.MLP(prior.latent, data.facts.features, likelihoods.Gaussian(), [8])
     if bayes:
         return CatVAE(prior, decoder), guides.Bayes(encoder, prior, prior.latent)
     return CatVAE(prior, decoder), guides.Enumerated(encoder, prior.categories, prior.latent, 8)

@@ -43,11 +43,11 @@ def images(number: int, *shape: int) -> np.ndarray:
 def test_bytes_stay_as_they_are(write: Write) -> None:
     pixels = np.arange(2 * 3 * 256, dtype=np.uint8).reshape(-1, 16, 16)
     data = load(write(x_train=pixels, x_test=pixels[:1]), Path())
-    assert data.shape == (16, 16)
+    assert data.facts.shape == (16, 16)
     assert torch.equal(data.train.pixels, torch.from_numpy(pixels).flatten(1))
     assert torch.equal(data.train.grey()[0], torch.arange(256) / 255)
     assert len(data.test) == 1
-    assert data.classes == ()
+    assert data.facts.classes == ()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, bool])
@@ -59,7 +59,7 @@ def test_grey_levels_are_rounded_to_bytes(write: Write, kind: type) -> None:
 
 
 def test_a_channel_of_one_is_no_axis(write: Write) -> None:
-    assert load(write(x_train=images(9, 1, 5, 4)), Path()).shape == (5, 4)
+    assert load(write(x_train=images(9, 1, 5, 4)), Path()).facts.shape == (5, 4)
 
 
 def test_without_a_test_split_a_fifth_is_held_out(write: Write) -> None:
@@ -75,9 +75,9 @@ def test_without_a_test_split_a_fifth_is_held_out(write: Write) -> None:
 
 def test_names_of_the_labels(write: Write) -> None:
     x, y = images(6, 4, 4), [0, 1, 2, 0, 1, 2]
-    assert load(write(x_train=x, y_train=y), Path()).classes == ("0", "1", "2")
+    assert load(write(x_train=x, y_train=y), Path()).facts.classes == ("0", "1", "2")
     named = write(x_train=x, y_train=y, classes=["cat", "dog", "eel"])
-    assert load(named, Path()).classes == ("cat", "dog", "eel")
+    assert load(named, Path()).facts.classes == ("cat", "dog", "eel")
 
 
 def test_the_digits_from_a_file_are_the_digits(write: Write, tmp_path: Path) -> None:
@@ -161,6 +161,9 @@ WRONG = {
         "x_train": np.arange(10.0).reshape(10, 1, 1)
     },
     "x_train holds values from nan to nan": {"x_train": GREY * np.nan},
+    "x_train holds bytes of 0 and 1 alone, next to black; give 0 and 255, or 0 and 1 as bool": {
+        "x_train": GREY.round().astype(np.uint8)
+    },
     "x_train holds complex128; give real numbers": {"x_train": GREY * 1j},
     "has labels y_train for images x_train and x_test": {
         "x_train": GREY,

@@ -109,15 +109,28 @@ def resumed(run: list[str]) -> int:
 
 
 def test_terms_are_means_over_the_whole_batch(tmp_path: Path) -> None:
-    """Nearly the same after an epoch, whatever the number of processes: noise alone differs."""
+    """Nearly the same in an epoch that changes nothing, whatever the number of processes.
+
+    The draws of z differ: over ten of them the term's standard deviation was 0.02% of it, so that
+    1% is 35 standard deviations of the difference.
+    """
     means = []
+    still = ["--learning_rate", "1e-30", "--encoder.norm", "false"]
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        run = ["-m", "pyro_infocat.run", "--out", str(out), "--epochs", "1", *BRIEF[2:]]
+        run = ["-m", "pyro_infocat.run", "--out", str(out), "--epochs", "1", *still, *BRIEF[2:]]
         done = torchrun(*run, processes=processes)
         assert done.returncode == 0, done.stderr
         means.append(json.loads((out / HISTORY).read_text())["reconstruction"])
-    assert abs(means[0] - means[1]) < 0.05 * abs(means[0])
+    assert abs(means[0] - means[1]) < 0.01 * abs(means[0])
+
+
+def test_a_bound_without_weight_trains_on_two_processes(tmp_path: Path) -> None:
+    """The decoder has no gradient then, for which processes that average theirs would wait."""
+    weights = "{reconstruction: 0, kl_z: 0, kl_c: 0, consistency: 1, marginal_entropy: 1}"
+    flags = ["--weights", weights, "--information_weight", "0", *BRIEF]
+    done = torchrun("-m", "pyro_infocat.run", "--out", str(tmp_path), *flags)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_error_is_told_once() -> None:

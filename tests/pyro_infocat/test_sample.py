@@ -19,6 +19,7 @@ from pyro_infocat.loading import Run, load
 from pyro_infocat.run import main as train
 from pyro_infocat.settings import CHECKPOINT, CONFIG, ROOT
 from pyro_infocat.train import set_validation
+from tests.tiny import write_tiny_mnist
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -519,7 +520,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": text,
     "pickle": lambda path: torch.save({"epoch": 1, "model": Malice(), "guide": {}}, path),
-    "missing": Path.unlink,
 }
 
 
@@ -533,6 +533,28 @@ def test_a_corrupt_checkpoint(
     assert f"'run/{CHECKPOINT}' is corrupt" in error
     assert "train again" in error
     assert not Path("executed").exists()
+
+
+def test_a_run_without_its_checkpoint(plain: Path, tmp_path: Path, refuse: Refuse) -> None:
+    """As one that was stopped among its starts, which must not be deleted."""
+    shutil.copytree(plain, tmp_path / "run")
+    (tmp_path / "run" / CHECKPOINT).unlink()
+    assert refuse("run", *CPU) == (
+        f"cannot read 'run/{CHECKPOINT}' (No such file or directory); a run has it once training "
+        "begins: go on by the command that began it, or let the file be read"
+    )
+
+
+def test_the_test_split_is_where_the_run_had_it(
+    plain: Path, tmp_path: Path, refuse: Refuse
+) -> None:
+    shutil.copytree(plain, tmp_path / "run")
+    write_tiny_mnist(tmp_path / "elsewhere")
+    config = tmp_path / "run" / CONFIG
+    text = config.read_text().replace("data: digits", "data: mnist")
+    config.write_text(text.replace("data_root: data", "data_root: elsewhere"))
+    error = refuse("run", *CPU, "--reconstruct", "test")
+    assert "the images of 'mnist' are now of shape (28, 28)" in error
 
 
 def test_a_config_whose_class_has_gone(plain: Path, tmp_path: Path, refuse: Refuse) -> None:

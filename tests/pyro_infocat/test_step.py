@@ -15,7 +15,7 @@ from pyro_infocat.data import digits
 from pyro_infocat.record import Record
 from pyro_infocat.step import WARM_UP, Recorder, Step
 from pyro_infocat.terms import Terms
-from pyro_infocat.train import train
+from pyro_infocat.train import set_validation, train
 from tests.brief import SMALL
 
 
@@ -83,7 +83,11 @@ def test_what_cannot_be_recorded_is_said_once_and_taken(
     recorded: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def capture(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
-        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+        try:
+            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+        finally:
+            # As PyTorch does on its way out of a recording.
+            raise RuntimeError("capture failed due to a previous error")
 
     monkeypatch.setattr(step, "capture", capture)
     work = Worker()
@@ -181,8 +185,13 @@ def whole_capture(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("alone")
-def test_replayed_steps_train_as_taken_ones_do() -> None:
-    """Both end near the same objective; the draws differ, so the mean of the last epochs counts."""
+def test_replayed_steps_train_as_taken_ones_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both end near the same bound; the draws differ, so the mean of the last epochs counts.
+
+    Two runs on a CPU from one start by other draws ended 0.05 nats apart.
+    """
+    # A check of every value asks the host, which no recording can.
+    set_validation(False)
     chosen = replace(parse([*SMALL, "--epochs", "40"])[0], batch_size=100, device="cuda")
     bounds = []
     for graph in (False, True):
@@ -193,6 +202,7 @@ def test_replayed_steps_train_as_taken_ones_do() -> None:
         data = digits().to(torch.device("cuda"))
         history = train(replace(chosen, graph=graph), data, model, guide, view, record)
         bounds.append(statistics.mean(row["elbo"] for row in history[-5:]))
+        assert capsys.readouterr().err == ""
     assert bounds[0] == pytest.approx(bounds[1], abs=0.5)
 
 
