@@ -231,6 +231,23 @@ def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) ->
         torch.testing.assert_close(log_likelihood(model, guide, x, 7), whole)
 
 
+@pytest.mark.parametrize("features", [5, 50])
+def test_no_tensor_of_every_category_is_larger_than_a_chunk(
+    features: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of x, (K, B, X), nor of z, (K, B, D)."""
+    prior = priors.Orthogonal(4, 5)
+    model = CatVAE(prior, decoders.MLP(20, features, likelihoods.Gaussian(), [3]))
+    guide = Enumerated(partial(encoders.MLP, features, [3]), 4, 20, 3)
+    sizes: list[int] = []
+    guide.head.register_forward_hook(lambda *of: sizes.append(of[-1].numel() // 2))
+    model.decoder.register_forward_hook(lambda *of: sizes.append(of[-1].mean.numel()))
+    monkeypatch.setattr(evaluate, "chunk_numbers", lambda x: 500)
+    with torch.no_grad():
+        mean_terms(model, guide, torch.rand(31, features))
+    assert 250 < max(sizes) <= 500
+
+
 # Generated images.
 
 

@@ -154,6 +154,18 @@ def test_the_held_out_bound_is_the_same_at_every_call_and_leaves_no_trace() -> N
     assert guide.training
 
 
+def test_a_driver_that_is_too_old_ends_no_run_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch counts such a GPU and raises when asked anything of it."""
+
+    def old(*_: object) -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for asked in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, asked, old)
+    assert len(fit(settings(epochs=1), digits())) == 1
+
+
 def test_training_raises_the_bound() -> None:
     history = fit(settings(learning_rate=3e-3, epochs=5), digits())
     assert history[-1]["elbo"] > history[0]["elbo"] + 1
