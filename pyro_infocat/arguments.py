@@ -1,7 +1,6 @@
 """The command line and the presets: jsonargparse behind errors of one line."""
 
 import argparse
-import importlib
 import math
 import re
 import sys
@@ -16,7 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_infocat.errors import UserError, reason
-from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, GIVEN_TO, HELP
+from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, GIVEN_TO, HELP, named
 from pyro_infocat.settings import (
     ARCHIVE,
     DATA_SETS,
@@ -198,9 +197,8 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
             default = DEFAULTS[name]
             add(f"--{name}", metavar="CLASS", default=default, help=f"{text} lists them")
         else:
-            module, _, base = BASES[name].rpartition(".")
             parser.add_subclass_arguments(
-                getattr(importlib.import_module(module), base),
+                named(BASES[name]),
                 name,
                 skip=GIVEN_TO[name],
                 default={"class_path": DEFAULTS[name]},
@@ -226,10 +224,10 @@ def _check_plain(argv: Sequence[str], config: str | None) -> None:
 
 def _without_parts(argv: Sequence[str]) -> list[str]:
     """The command line without --config, the parts and their arguments."""
-    named = "|".join(("config", "print_config", *COMPONENTS))
+    heavy = "|".join(("config", "print_config", *COMPONENTS))
     kept, skip = [], False
     for word in argv:
-        if not skip and re.match(rf"--({named})(\.|=|$)", word):
+        if not skip and re.match(rf"--({heavy})(\.|=|$)", word):
             skip = "=" not in word and word != "--print_config"
         elif skip:
             skip = False

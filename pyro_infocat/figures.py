@@ -67,7 +67,7 @@ def draw(
     :param history: a row an epoch of the named terms, in nats per example.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with aside(seen.device, seed=SEED), matplotlib.rc_context(STYLE):
+    with aside(seen.device, model, guide, seed=SEED), matplotlib.rc_context(STYLE):
         category, z = encode(guide, seen)
         rows = Rows.of(category, guide.categories, data)
         figures = {

@@ -59,7 +59,8 @@ def train(
     :raises UserError: where a term of the objective is no longer finite.
     """
     seen = build.observation(settings, model.decoder.likelihood)
-    fitted, held_out = validation_split(data.train, settings)
+    fitted, rest = validation_split(data.train, settings)
+    held_out = None if rest is None else rest.fixed(seen)
     watch = Watch(model, guide, fitted, seen, settings.epochs)
     bound = build.objective(settings)
     module = bound(model, guide).train()
@@ -76,8 +77,8 @@ def train(
     if processes.rank() > 0:
         # The first process keeps the run's own random numbers; the others need different noise.
         torch.manual_seed(hash((torch.initial_seed(), processes.rank(), len(history))) % 2**32)
-    record_steps = recordable(settings, fitted) and bound.written_out(model, guide)
-    step = Step(fitted, seen, view, guide, bound, parallel, optimizer, record_steps)
+    replayed = recordable(settings, fitted, bound.written_out(model, guide))
+    step = Step(fitted, seen, view, guide, bound, parallel, optimizer, replayed)
     some = fitted.part(torch.arange(2)).fixed(seen)
     constants = dict(bound.weights)
     last = until or settings.epochs
@@ -127,7 +128,7 @@ def train(
             row["objective"] = objective(row, bound.weights)
             # Patience begins with the bound.
             if held_out is not None and bound.weights["reconstruction"] > 0:
-                bound_now = held_out_elbo(model, guide, held_out.fixed(seen))
+                bound_now = held_out_elbo(model, guide, held_out)
                 # Statistics of batch normalisation differ; all must stop at the same epoch.
                 bound_now = processes.shared(torch.tensor(bound_now, device=step.x.device)).item()
                 row["validation_elbo"] = bound_now
@@ -167,9 +168,12 @@ def board_of(record: Record, epochs: int) -> AbstractContextManager[SummaryWrite
     return SummaryWriter(record.folder, purge_step=epochs + 1)
 
 
-def recordable(settings: Settings, split: Split) -> bool:
-    """Whether steps are to be replayed as CUDA graphs; Pyro's own programs ask the host."""
-    return settings.graph and split.pixels.is_cuda and processes.world() == 1
+def recordable(settings: Settings, split: Split, written_out: bool) -> bool:
+    """Whether steps are to be replayed as CUDA graphs.
+
+    :param written_out: whether the bound does without Pyro's enumeration, which asks the host.
+    """
+    return settings.graph and split.pixels.is_cuda and written_out and processes.world() == 1
 
 
 def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:

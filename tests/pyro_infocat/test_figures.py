@@ -1,5 +1,6 @@
 """Figures are written whatever the number of categories, and depend on the model alone."""
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,23 @@ def test_drawn_twice_the_bytes_are_the_same_and_randomness_is_untouched(
     for name in NAMES:
         first, second = (tmp_path / folder / f"{name}.png" for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_figures_are_of_evaluation_and_leave_no_trace(data: DataSet, tmp_path: Path) -> None:
+    """Whatever mode the parts are in: batch normalisation shows what it remembers."""
+    encoder = partial(encoders.MLP, data.facts.features, [8], norm=True)
+    model, _ = untrained(data, priors.Orthogonal(2, 2))
+    guide = guides.Enumerated(encoder, 2, model.prior.latent, 8)
+    for mode in (True, False):
+        model.train(mode), guide.train(mode)
+        before = copy.deepcopy(guide.state_dict())
+        draw(model, guide, data, data.test.grey(), HISTORY, tmp_path / str(mode))
+        assert model.training == guide.training == mode
+        for name, kept in before.items():
+            assert torch.equal(guide.state_dict()[name], kept), name
+    for name in NAMES:
+        once, again = (tmp_path / str(mode) / f"{name}.png" for mode in (True, False))
+        assert once.read_bytes() == again.read_bytes()
 
 
 def test_an_empty_category_is_drawn_last_and_called_unused(data: DataSet, tmp_path: Path) -> None:
