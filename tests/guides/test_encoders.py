@@ -46,6 +46,23 @@ def test_every_pixel_is_seen(kind: type[Encoder]) -> None:
     assert (x.grad.abs().amax(0) > 0).all()
 
 
+@pytest.mark.parametrize("kind", [MLP, Convolutional, Upright])
+def test_a_fresh_encoder_remembers_nothing(kind: type[Encoder]) -> None:
+    """How large its layers must be is found without counting as an example."""
+    encoder = make(kind, (8, 8), norm=True)
+    layers = [
+        layer
+        for layer in encoder.modules()
+        if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+    ]
+    assert layers
+    for layer in layers:
+        assert layer.num_batches_tracked == 0
+        assert (layer.running_mean == 0).all()
+        assert (layer.running_var == 1).all()
+    assert all(module.training for module in encoder.modules())
+
+
 @pytest.mark.parametrize("left", [(8,), (4, 2), (2, 1, 4)])
 @pytest.mark.parametrize("kind", [MLP, Convolutional, Upright])
 def test_batch_normalisation_takes_all_left_dimensions_as_one_batch(
@@ -208,6 +225,16 @@ def test_blank_images_and_single_pixels_are_finite(pixels: int) -> None:
     (gradient,) = torch.autograd.grad(features.square().sum(), x)
     assert features.isfinite().all()
     assert gradient.isfinite().all()
+
+
+def test_a_single_pixel_counts_as_one_pixel_wide() -> None:
+    encoder = Upright((10, 10), hidden=[5], spread=(0.2, 0.4))
+    image = torch.zeros(1, 1, 10, 10)
+    image[..., 3, 6] = 1
+    _, pose = encoder.upright(image)
+    # From edge to edge an image is two wide, and a pixel of ten a fifth.
+    expected = [math.log(0.2 / 0.4), math.log(0.2 / 0.2), 0, 0.3, -0.3]
+    torch.testing.assert_close(pose, torch.tensor([expected]))
 
 
 @pytest.mark.parametrize("spread", [(0.3,), (0.3, 0.0), (-1.0, 0.2)])

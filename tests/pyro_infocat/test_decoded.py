@@ -119,6 +119,17 @@ def test_all_but_one_decoded_or_more_is_full_enumeration() -> None:
     assert len(set(losses)) == 1
 
 
+@pytest.mark.parametrize("decoded", [1, K - 2])
+def test_as_many_are_decoded_as_it_says_and_one_more(decoded: int) -> None:
+    prior = priors.Orthogonal(K, 1)
+    model = CatVAE(prior, decoders.MLP(prior.latent, X, likelihoods.Bernoulli(), [7]))
+    guide = Enumerated(functools.partial(encoders.MLP, X, [7]), K, prior.latent, hidden=5)
+    shapes: list[tuple[int, ...]] = []
+    model.decoder.register_forward_pre_hook(lambda _, z: shapes.append(tuple(z[0].shape)))
+    InfoCatELBO(0.0, decoded=decoded).loss(model, guide, torch.zeros(B, X))
+    assert shapes == [(1, decoded + 1, B, K)]
+
+
 def test_a_negative_number_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^decoded must not be negative, not -1$"):
         InfoCatELBO(decoded=-1)

@@ -33,6 +33,14 @@ def test_the_ledger_names_term_step_and_epoch(value: float, step: int) -> None:
         go_on()
 
 
+def test_a_term_that_is_not_finite_is_found_while_the_epoch_goes_on() -> None:
+    ledger = Ledger(0)
+    for _ in range(CHECK_EVERY - 1):
+        ledger.enter({"kl_z": torch.tensor(math.nan)}, 1)
+    with pytest.raises(UserError, match="step 1 of epoch 1: kl_z is nan"):
+        ledger.enter({"kl_z": torch.tensor(1.0)}, 1)
+
+
 def test_the_ledger_names_a_parameter() -> None:
     module = nn.Linear(2, 2)
     ledger = Ledger(0)

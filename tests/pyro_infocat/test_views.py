@@ -149,6 +149,21 @@ def test_the_first_step_is_as_long_as_the_probe(probe: float) -> None:
     torch.testing.assert_close((seen[1] - x).norm(dim=1), torch.full((20,), probe))
 
 
+def test_the_step_goes_where_the_divergence_grows_fastest() -> None:
+    x, network = images(20), classifier()
+    seen: list[Tensor] = []
+
+    def listening(asked_of: Tensor) -> dist.Categorical:
+        seen.append(asked_of.detach())
+        return asked(network)(asked_of)
+
+    view = VirtualAdversarial()(x, listening)
+    probed = seen[1].requires_grad_()
+    (slope,) = torch.autograd.grad(divergence(network, x, probed).sum(), probed)
+    expected = slope / slope.norm(dim=1, keepdim=True)
+    torch.testing.assert_close((view - x) / (view - x).norm(dim=1, keepdim=True), expected)
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_batch_smaller_than_the_neighbourhood(number: int) -> None:
     x = images(number)
