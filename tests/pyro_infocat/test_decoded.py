@@ -16,6 +16,13 @@ K, B, X = 6, 4, 5
 pytestmark = pytest.mark.usefixtures("double")
 
 
+def programs() -> tuple[CatVAE, Enumerated]:
+    prior = priors.Orthogonal(K, 1)
+    model = CatVAE(prior, decoders.MLP(prior.latent, X, likelihoods.Bernoulli(), [7]))
+    guide = Enumerated(functools.partial(encoders.MLP, X, [7]), K, prior.latent, hidden=5)
+    return model, guide
+
+
 def some_log_q() -> Tensor:
     return (2 * torch.randn(K, B)).log_softmax(0)
 
@@ -69,10 +76,7 @@ def test_the_category_by_chance_comes_as_often_as_it_should() -> None:
 
 
 def test_bound_and_gradient_agree_with_full_enumeration_on_average() -> None:
-    prior = priors.Orthogonal(K, 1)
-    decoder = decoders.MLP(prior.latent, X, likelihoods.Bernoulli(), [7])
-    model = CatVAE(prior, decoder)
-    guide = Enumerated(functools.partial(encoders.MLP, X, [7]), K, prior.latent, hidden=5)
+    model, guide = programs()
     x = torch.bernoulli(torch.full((B, X), 0.5))
     parameters = [*model.parameters(), *guide.parameters()]
 
@@ -108,9 +112,7 @@ def test_a_constant_in_the_values_adds_no_noise_to_the_gradient() -> None:
 
 
 def test_all_but_one_decoded_or_more_is_full_enumeration() -> None:
-    prior = priors.Orthogonal(K, 1)
-    model = CatVAE(prior, decoders.MLP(prior.latent, X, likelihoods.Bernoulli(), [7]))
-    guide = Enumerated(functools.partial(encoders.MLP, X, [7]), K, prior.latent, hidden=5)
+    model, guide = programs()
     x = torch.bernoulli(torch.full((B, X), 0.5))
     losses = []
     for decoded in (0, K - 1, K, 100):
@@ -121,9 +123,7 @@ def test_all_but_one_decoded_or_more_is_full_enumeration() -> None:
 
 @pytest.mark.parametrize("decoded", [1, K - 2])
 def test_as_many_are_decoded_as_it_says_and_one_more(decoded: int) -> None:
-    prior = priors.Orthogonal(K, 1)
-    model = CatVAE(prior, decoders.MLP(prior.latent, X, likelihoods.Bernoulli(), [7]))
-    guide = Enumerated(functools.partial(encoders.MLP, X, [7]), K, prior.latent, hidden=5)
+    model, guide = programs()
     shapes: list[tuple[int, ...]] = []
     model.decoder.register_forward_pre_hook(lambda _, z: shapes.append(tuple(z[0].shape)))
     InfoCatELBO(0.0, decoded=decoded).loss(model, guide, torch.zeros(B, X))

@@ -20,8 +20,15 @@ def classifier(seed: int = 0) -> nn.Module:
     return network
 
 
-def asked(network: nn.Module):
-    return lambda x: dist.Categorical(logits=network(x))
+def asked(network: nn.Module, seen: list[Tensor] | None = None):
+    """q(c | x) by a network, which notes what it is asked of."""
+
+    def category(x: Tensor) -> dist.Categorical:
+        if seen is not None:
+            seen.append(x.detach())
+        return dist.Categorical(logits=network(x))
+
+    return category
 
 
 def never(x: Tensor) -> dist.Categorical:
@@ -139,12 +146,7 @@ def test_the_adversarial_step_has_the_length_that_was_asked_for() -> None:
 def test_the_first_step_is_as_long_as_the_probe(probe: float) -> None:
     x, network = images(20), classifier()
     seen: list[Tensor] = []
-
-    def listening(asked_of: Tensor) -> dist.Categorical:
-        seen.append(asked_of.detach())
-        return asked(network)(asked_of)
-
-    VirtualAdversarial(probe=probe)(x, listening)
+    VirtualAdversarial(probe=probe)(x, asked(network, seen))
     assert torch.equal(seen[0], x)
     torch.testing.assert_close((seen[1] - x).norm(dim=1), torch.full((20,), probe))
 
@@ -152,12 +154,7 @@ def test_the_first_step_is_as_long_as_the_probe(probe: float) -> None:
 def test_the_step_goes_where_the_divergence_grows_fastest() -> None:
     x, network = images(20), classifier()
     seen: list[Tensor] = []
-
-    def listening(asked_of: Tensor) -> dist.Categorical:
-        seen.append(asked_of.detach())
-        return asked(network)(asked_of)
-
-    view = VirtualAdversarial()(x, listening)
+    view = VirtualAdversarial()(x, asked(network, seen))
     probed = seen[1].requires_grad_()
     (slope,) = torch.autograd.grad(divergence(network, x, probed).sum(), probed)
     expected = slope / slope.norm(dim=1, keepdim=True)
