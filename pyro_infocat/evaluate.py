@@ -33,8 +33,8 @@ USED = 0.01
 JUDGE_EXAMPLES = 600_000
 """Examples that the independent classifier sees before it stops, unless it stops by itself."""
 
-GENERATED = 100
-"""Generated images of each category that the independent classifier judges."""
+GENERATED = 20_000
+"""Generated images that the independent classifier judges, of all categories together."""
 
 
 def evaluate(
@@ -178,7 +178,7 @@ def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) 
 
     A category stands for the label that most of its test examples have. A classifier trained on
     the labelled training split judges the mean of p(x | z), z ~ p(z | c); an image of a category
-    without test examples counts as wrong.
+    without test examples counts as wrong. ``generation_samples`` says how many images there were.
 
     :param categories: the likeliest category of each test example, (N,).
     """
@@ -189,14 +189,16 @@ def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) 
     table = np.zeros((model.prior.categories, len(data.facts.classes)), dtype=int)
     np.add.at(table, (categories, labels), 1)
     stands_for = np.where(table.sum(1) > 0, table.argmax(1), -1)
-    right = 0.0
-    every = torch.arange(model.prior.categories, device=test.pixels.device)
-    for c in every.split(max(1, chunk_numbers(test.pixels) // (GENERATED * data.facts.features))):
-        z = model.prior.component(c).sample((GENERATED,))
-        images = centre(model.decoder(z)).clamp(0, 1).flatten(0, 1).cpu().numpy()
-        judged = classifier.predict(images).reshape(GENERATED, -1)
-        right += float((judged == stands_for[c.cpu().numpy()]).sum())
+    # Equally many of each category; the error of the share depends on how many there are in all.
+    c = torch.arange(model.prior.categories, device=test.pixels.device)
+    c = c.repeat_interleave(math.ceil(GENERATED / model.prior.categories))
+    right = 0
+    for part in c.split(max(1, chunk_numbers(test.pixels) // data.facts.features)):
+        z = model.prior.component(part).sample()
+        images = centre(model.decoder(z)).clamp(0, 1).cpu().numpy()
+        right += int((classifier.predict(images) == stands_for[part.cpu().numpy()]).sum())
     return {
-        "generation_accuracy": right / (GENERATED * model.prior.categories),
+        "generation_accuracy": right / len(c),
         "generation_accuracy_classifier": float(own),
+        "generation_samples": len(c),
     }

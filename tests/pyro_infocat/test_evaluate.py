@@ -314,17 +314,42 @@ def test_an_image_of_a_category_without_examples_is_wrong(data: DataSet) -> None
     assert 0.45 <= found["generation_accuracy"] <= 0.5
 
 
-@pytest.mark.usefixtures("alone", "trained_once")
-def test_a_category_stands_for_its_majority_label(data: DataSet) -> None:
-    # All examples fall into two categories: one for the digits 0 to 4 and one for the others.
-    categories = (data.test.labels >= 5).long().numpy()
+@pytest.fixture
+def halves(data: DataSet) -> tuple[np.ndarray, Tensor]:
+    """A category for the digits 0 to 4 and one for the others; the likeliest digit of each."""
     counts = np.bincount(data.test.labels.numpy())
     majority = torch.tensor([counts[:5].argmax(), 5 + counts[5:].argmax()])
+    return (data.test.labels >= 5).long().numpy(), majority
+
+
+@pytest.mark.usefixtures("alone", "trained_once")
+def test_a_category_stands_for_its_majority_label(
+    data: DataSet, halves: tuple[np.ndarray, Tensor]
+) -> None:
+    categories, majority = halves
     found = generation(showing(data, majority), data, categories, 0)
     assert found["generation_accuracy"] == 1
     assert generation(showing(data, majority.flip(0)), data, categories, 0) == found | {
         "generation_accuracy": 0
     }
+
+
+@pytest.mark.usefixtures("alone", "trained_once")
+@pytest.mark.parametrize("at_once", [1, 10, 10**6])
+def test_equally_many_images_of_each_category_however_many_fit_in_memory(
+    data: DataSet,
+    halves: tuple[np.ndarray, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+) -> None:
+    monkeypatch.setattr(evaluate, "GENERATED", 20)
+    monkeypatch.setattr(evaluate, "chunk_numbers", lambda _: at_once * data.facts.features)
+    categories, majority = halves
+    # The third category has no examples, and a third of 20 images is not a whole number.
+    shown = showing(data, torch.cat([majority, majority[:1]]))
+    found = generation(shown, data, categories, 0)
+    assert found["generation_samples"] == 21
+    assert found["generation_accuracy"] == 14 / 21
 
 
 @pytest.mark.usefixtures("alone")

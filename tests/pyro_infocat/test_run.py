@@ -54,6 +54,7 @@ METRIC_KEYS = SHARES | {
     "elbo",
     "nll",
     "nll_samples",
+    "generation_samples",
     "reconstruction",
     "kl_z",
     "kl_c",
