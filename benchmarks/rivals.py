@@ -33,6 +33,7 @@ from pyro_infocat.benchmark import RESULTS, table
 from pyro_infocat.data import DataSet, load
 from pyro_infocat.errors import UserError
 from pyro_infocat.evaluate import clustering, generation
+from pyro_infocat.files import replace
 from pyro_infocat.parser import Parser
 from pyro_infocat.settings import MOST_SEED
 
@@ -130,8 +131,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        where = f"'{error.filename}' ({error.strerror})"
-        print(f"error: cannot write {where}; choose another --results", file=sys.stderr)
+        # A full disk names no file.
+        what = f"'{error.filename}'" if error.filename else "a result"
+        print(
+            f"error: cannot read or write {what} ({error.strerror}); make room, or choose another "
+            "--results",
+            file=sys.stderr,
+        )
         return 2
     return 0
 
@@ -179,7 +185,7 @@ def run(options: argparse.Namespace) -> None:
                 if seed not in [run["seed"] for run in record["runs"]]:
                     record["runs"].append(measure(rival, data, seed))
                     record["runs"].sort(key=lambda run: run["seed"])
-                    file.write_text(json.dumps(record, indent=1) + "\n")
+                    replace(file, (json.dumps(record, indent=1) + "\n").encode())
     print(table(options.results))
 
 

@@ -22,14 +22,14 @@ from pyro_infocat.parser import Parser
 SHOWN, DRAWS = 8, 200
 
 
-def main(folder: Path, data_root: Path) -> None:
+def main(folder: Path, data_root: Path | None) -> None:
     run = pyro_infocat.load(folder)
     if isinstance(run.guide, Relaxed):
         raise UserError(
             f"'{folder}': {type(run.guide).__name__} mixes the codes of all categories, which no "
             "Pyro program expresses; give a run of another guide"
         )
-    test = load(run.settings.data, data_root).test
+    test = load(run.settings.data, data_root or Path(run.settings.data_root)).test
     torch.manual_seed(run.settings.seed)
     x = observe(test.grey(slice(SHOWN)), run.seen)
     # Of q itself: a guide may leave c to the model, whose draws are of p(c).
@@ -52,7 +52,7 @@ def main(folder: Path, data_root: Path) -> None:
 if __name__ == "__main__":
     parser = Parser(prog="python -m examples.posterior_predictive")
     parser.add_argument("run", type=Path, help="the folder of a run")
-    parser.add_argument("--data_root", type=Path, default="data", help="where the archives are")
+    parser.add_argument("--data_root", type=Path, help="where the archives are; default the run's")
     try:
         options = parser.parse_args()
         main(options.run, options.data_root)

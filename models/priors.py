@@ -6,6 +6,7 @@ Shapes: B batch, K categories, D latent dimensions, X features.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import pyro.distributions as dist
 import torch
@@ -172,6 +173,8 @@ class Gaussian(FixedModes):
 class Mixture(Prior):
     """K Gaussians with learned means and scales (Shu 2016; Jiang et al. 2017, section 3.1).
 
+    The latter learn p(c) as well, the former do not.
+
     :param categories: K.
     :param latent: D.
     :param spread: standard deviation of the means before training.
@@ -194,10 +197,13 @@ class Mixture(Prior):
         return dist.Normal(self.mean[c], bounded(self.log_scale)[c].exp()).to_event(1)
 
 
-class Encoding(nn.Module):
-    """A network from x (..., X) to hidden features (..., ``width``), as the guides have them."""
+class Encoding(Protocol):
+    """A network as this prior sees it."""
 
     width: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Hidden features (..., ``width``) of x (..., X)."""
 
 
 class Vamp(Prior):

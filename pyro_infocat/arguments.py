@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -19,15 +19,18 @@ from pyro_infocat.parts import BASES, COMPONENTS, DEFAULTS, GIVEN_TO, HELP, name
 from pyro_infocat.settings import (
     ARCHIVE,
     DATA_SETS,
+    KL,
     MOST_SEED,
     OWN_PRESET,
     ROOT,
+    Anneal,
     Component,
+    Observe,
     Precision,
     Settings,
     no_data_set,
 )
-from pyro_infocat.wording import explain, given_as, where
+from pyro_infocat.wording import explain, given_as, typed, where
 
 LEAST = {
     "epochs": 1,
@@ -105,7 +108,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
     add("--data_root", type=str, default="data", help="where archives are and are downloaded to")
     add(
         "--observe",
-        type=Literal["auto", "binary", "grey"],
+        type=Observe,
         default="auto",
         help="what the likelihood sees: binarised pixels, grey levels, or whichever fits it",
     )
@@ -120,7 +123,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
     )
     add(
         "--anneal",
-        type=Literal["constant", "cosine"],
+        type=Anneal,
         default="constant",
         help="how the learning rate falls over the epochs",
     )
@@ -141,7 +144,7 @@ def build_parser(preset: Path | None, light: bool = False) -> ArgumentParser:
     )
     add(
         "--kl",
-        type=Literal["analytic", "sampled"],
+        type=KL,
         default="analytic",
         help="KL(q(z|x,c) || p(z|c)) in closed form or from the samples",
     )
@@ -215,7 +218,12 @@ def _check_plain(argv: Sequence[str], config: str | None) -> None:
     try:
         if config:
             content = yaml.safe_load(Path(config).read_text())
-            plain = {key: value for key, value in content.items() if key not in COMPONENTS}
+            # A flag has the last word: what it replaces need not be right.
+            plain = {
+                key: value
+                for key, value in content.items()
+                if key not in COMPONENTS and not typed(key, argv)
+            }
             _refuse(parser.parse_object(plain).as_dict(), config, [])
         _refuse(parser.parse_args(_without_parts(argv)).as_dict(), None, argv)
     except argparse.ArgumentError as error:
@@ -245,10 +253,10 @@ def _peek(argv: Sequence[str]) -> tuple[str | None, str]:
         given, _ = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(explain(str(error), None, argv)) from error
-    if given.config is not None:
-        _read_yaml(Path(given.config))
     if given.config is None:
         _refuse_data(given.data)
+    else:
+        _read_yaml(Path(given.config))
     return given.config, given.data
 
 
@@ -296,11 +304,35 @@ def _settings(namespace: Namespace, config: str | None, argv: Sequence[str]) -> 
     _refuse(values, config, argv)
     values["schedules"] = _scaled(values, argv)
     parts = {
-        name: Component(values[name]["class_path"], values[name].get("init_args", {}))
+        name: Component(
+            values[name]["class_path"],
+            {
+                key: _plain(value, given_as(f"{name}.{key}", config, argv))
+                for key, value in values[name].get("init_args", {}).items()
+            },
+        )
         for name in COMPONENTS
     }
     names = {field.name for field in fields(Settings)}
     return Settings(**({k: v for k, v in values.items() if k in names} | parts))
+
+
+def _plain(value: Any, given: str) -> Any:
+    """A part's argument as config.yaml holds it, so that a run and what is read back agree.
+
+    :param given: how it was given, for the error.
+    :raises UserError: for what no YAML holds.
+    """
+    if isinstance(value, dict):
+        return {key: _plain(inner, given) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, given) for inner in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise UserError(
+        f"{given}: config.yaml cannot hold a {type(value).__name__}; let the constructor take a "
+        "number, a word, true or false, or lists or names with values of them"
+    )
 
 
 def _scaled(values: dict[str, Any], argv: Sequence[str]) -> dict[str, list[list[float]]]:

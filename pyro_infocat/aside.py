@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from pyro_infocat.randomness import random_states, restore_random
+
 
 @contextmanager
 def aside(device: torch.device, *modules: nn.Module, seed: int = 0) -> Iterator[None]:
@@ -14,16 +16,14 @@ def aside(device: torch.device, *modules: nn.Module, seed: int = 0) -> Iterator[
     :param device: whose random numbers are used, besides the CPU's.
     """
     modes = [module.training for module in modules]
-    # manual_seed sets this generator too, and not every fork_rng puts it back.
-    metal = torch.mps.get_rng_state() if device.type == "mps" else None
+    states = random_states(device)
     for module in modules:
         module.eval()
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        with torch.no_grad():
             torch.manual_seed(seed)
             yield
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.train(mode)
-        if metal is not None:
-            torch.mps.set_rng_state(metal)
+        restore_random(states, device)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_infocat.errors import UserError
+from pyro_infocat.files import replace
 from pyro_infocat.parser import Parser
 from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
 
@@ -49,9 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
+        # A full disk names no file.
+        what = f"'{error.filename}'" if error.filename else "a result"
         print(
-            f"error: cannot write '{error.filename}' ({error.strerror}); choose another --out or "
-            "--results",
+            f"error: cannot read or write {what} ({error.strerror}); make room, or choose another "
+            "--out or --results",
             file=sys.stderr,
         )
     return 2
@@ -127,10 +130,10 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
         if runs:
             record = {"name": name, "preset": preset.name, "flags": flags, "recipe": made_with}
             record["runs"] = [runs[seed] for seed in sorted(runs)]
-            file.write_text(json.dumps(record, indent=1) + "\n")
+            replace(file, (json.dumps(record, indent=1) + "\n").encode())
     print(table(options.results))
     if options.readme:
-        README.write_text(with_table(README.read_text(), table(options.results)))
+        replace(README, with_table(README.read_text(), table(options.results)).encode())
     return failed
 
 

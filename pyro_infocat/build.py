@@ -23,6 +23,7 @@ from pyro_infocat.schedules import scheduled
 from pyro_infocat.settings import ALSO_SCHEDULED, DATA_SETS, Component, Facts, Settings
 from pyro_infocat.terms import SIGNS
 from pyro_infocat.views import View
+from pyro_infocat.wording import where
 
 
 def build(
@@ -50,7 +51,7 @@ def build(
     given["likelihood"] = create("likelihood", settings.likelihood, given)
     decoder = create("decoder", settings.decoder, given)
     guide: Guide = create("guide", settings.guide, given)
-    model = CatVAE(prior, decoder, "sampled" if settings.kl == "sampled" else "analytic")
+    model = CatVAE(prior, decoder, settings.kl)
     return model.to(device), guide.to(device), create("view", settings.view, given)
 
 
@@ -110,7 +111,7 @@ def observation(settings: Settings, likelihood: Likelihood) -> Observation:
         )
     if settings.observe == "auto":
         return "binary" if likelihood.binary else "grey"
-    return "binary" if settings.observe == "binary" else "grey"
+    return settings.observe
 
 
 @contextmanager
@@ -126,6 +127,10 @@ def blame(part: str, remedy: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         said = reason(error)
-        if not isinstance(error, TypeError | ValueError):
-            said = f"{type(error).__name__}: {said}"
+        # PyTorch says so of shapes that do not fit.
+        if type(error) is RuntimeError:
+            said = f"RuntimeError: {said}"
+        elif not isinstance(error, TypeError | ValueError):
+            # A slip in somebody's code, who has to find it.
+            said = where(error)
         raise UserError(f"{part}: {said}{remedy and '; '}{remedy}") from error

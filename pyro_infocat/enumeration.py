@@ -16,9 +16,8 @@ from pyro.ops.rings import SampleRing
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from pyro_infocat.terms import Terms
+from pyro_infocat.terms import Terms, analytic_kl
 
 
 class KLRequests(Messenger):
@@ -72,15 +71,9 @@ def use_analytic_kl(name: str, model_trace: Trace, guide_trace: Trace) -> None:
                 "use kl='sampled', or draw it first"
             )
     try:
-        kl = kl_divergence(guide_site["fn"], model_site["fn"])
-    except NotImplementedError as error:
-        pair = [
-            type(getattr(site["fn"], "base_dist", site["fn"])).__name__
-            for site in (guide_site, model_site)
-        ]
-        raise ValueError(
-            f"site '{name}': no analytic KL between {pair[0]} and {pair[1]}; use kl='sampled'"
-        ) from error
+        kl = analytic_kl(guide_site["fn"], model_site["fn"])
+    except ValueError as error:
+        raise ValueError(f"site '{name}': {error}") from error
     value = packed.pack(kl, model_site["infer"]["_dim_to_symbol"])
     value = packed.scale_and_mask(value, model_site["scale"], model_site["packed"]["mask"])
     model_site["packed"]["log_prob"] = packed.neg(value)
@@ -92,8 +85,9 @@ def use_analytic_kl(name: str, model_trace: Trace, guide_trace: Trace) -> None:
 def expectations(model_trace: Trace, guide_trace: Trace) -> Terms:
     """Each site's share of the bound, as TraceEnum_ELBO weighs it: the terms add up to its ELBO.
 
-    What the model sums out itself has no site of its own and counts to ``kl_z``'s side: it is
-    the log p(z) in the place of log p(z | c).
+    What the model sums out itself has no term of its own. It is part of ``reconstruction`` where
+    what is observed hangs on it, and of ``kl_z`` elsewhere, where it is the log p(z) in the place
+    of log p(z | c).
     """
     costs, log_factors, ordering, sum_dims, scale = _compute_model_factors(model_trace, guide_trace)
     names = {
@@ -106,17 +100,26 @@ def expectations(model_trace: Trace, guide_trace: Trace) -> Terms:
         for cost in costs_here:
             named[names[id(cost)]][ordinal].append(cost)
     if log_factors:
+        # Where it hangs on what is summed out, a site's log-probability is masked before and
+        # scaled after the sum.
+        observed = [
+            site["packed"].get("masked_log_prob")
+            for site in model_trace.nodes.values()
+            if site["type"] == "sample" and site["is_observed"]
+        ]
+        factors = [factor for here in log_factors.values() for factor in here]
+        seen = any(factor is one for factor in factors for one in observed)
         sizes = {
             dim: size
-            for factors in log_factors.values()
             for factor in factors
             for dim, size in zip(factor._pyro_dims, factor.shape, strict=True)
         }
         with shared_intermediates() as cache:
             ring = SampleRing(cache=cache, dim_to_size=sizes)
             summed = contract_tensor_tree(log_factors, sum_dims, ring=ring)
-        for ordinal, factors in summed.items():
-            named["kl_z"][ordinal] += [packed.scale_and_mask(f, scale=scale) for f in factors]
+        term = named["reconstruction" if seen else "kl_z"]
+        for ordinal, here in summed.items():
+            term[ordinal] += [packed.scale_and_mask(factor, scale=scale) for factor in here]
     for name, site in guide_trace.nodes.items():
         if site["type"] == "sample":
             named[f"kl_{name}"][ordering[name]].append(packed.neg(site["packed"]["log_prob"]))

@@ -27,12 +27,20 @@ CHECKED = 4
 
 
 def check_fit(
-    settings: Settings, model: CatVAE, guide: Guide, view: View, bound: InfoCatELBO, x: Tensor
+    settings: Settings,
+    model: CatVAE,
+    guide: Guide,
+    view: View,
+    bound: InfoCatELBO,
+    x: Tensor,
+    examples: int,
 ) -> None:
     """Try the parts on a few examples x (B, X), with Pyro's validation on.
 
+    :param examples: how many there are to train on.
     :raises UserError: naming both sides of the first thing that does not fit.
     """
+    _check_number(settings, examples)
     _check_batch(settings, model, guide)
     pyro.clear_param_store()
     with aside(x.device), statistics_kept(model, guide), pyro.validation_enabled():
@@ -42,6 +50,17 @@ def check_fit(
         _check_bound(settings, model, guide, bound, x)
     _check_parameters(model, guide)
     pyro.clear_param_store()
+
+
+def _check_number(settings: Settings, examples: int) -> None:
+    """Refuse too few examples for a step."""
+    held, least = settings.held_out(examples), 2 * processes.world()
+    if examples - held < least:
+        share = f"--validation {settings.validation}" if held else f"--data {settings.data}"
+        raise UserError(
+            f"{share}: leaves {examples - held} examples to train on; at least {least} are "
+            "needed, 2 in each process"
+        )
 
 
 def _check_batch(settings: Settings, model: CatVAE, guide: Guide) -> None:
@@ -169,8 +188,6 @@ def _check_bound(
     with blame(pair):
         try:
             bound.loss(model, guide, x)
-        except NotImplementedError as error:
-            raise ValueError(f"no analytic KL ({error}); use --kl sampled") from error
         except ValueError as error:
             raise ValueError(str(error).replace("use kl='sampled'", "use --kl sampled")) from error
     for name, term in bound.terms.items():

@@ -34,14 +34,17 @@ class Ledger:
         if len(self.open) == CHECK_EVERY:
             self.close()
 
-    def close(self, module: nn.Module | None = None) -> None:
-        """Add up the open steps.
+    def close(self, module: nn.Module | None = None, alone: bool = False) -> None:
+        """Add up the open steps of all processes.
 
         :param module: whose parameters to look at too.
+        :param alone: only of this process, where the others may be waiting elsewhere.
         :raises UserError: at the first term or parameter that is not finite.
         """
         if self.open:
-            rows = processes.total(torch.stack(self.open))
+            rows = torch.stack(self.open)
+            if not alone:
+                rows = processes.total(rows)
             wrong = (~rows.isfinite()).nonzero()
             if len(wrong):
                 row, column = wrong[0].tolist()

@@ -11,7 +11,7 @@ import pyro
 import torch
 from pyro.infer import TraceEnum_ELBO
 from pyro.poutine import Trace
-from pyro.poutine.runtime import am_i_wrapped
+from pyro.poutine.runtime import _PYRO_STACK, am_i_wrapped
 from torch import Tensor, nn
 
 from guides.guide import Guide
@@ -69,6 +69,8 @@ class InfoCatELBO(TraceEnum_ELBO):
     :param vectorize_particles: evaluate the particles in one pass.
     :param direct: where model and guide are the programs of this project, write the enumerated
         sum out in PyTorch instead of tracing it: the same numbers without Pyro's bookkeeping.
+        Under a Pyro handler, such as ``poutine.scale``, it is traced all the same: the terms of
+        the ELBO heed the handler, the others are no sites and do not.
     :param decoded: with ``direct``, decode so many categories of each example for certain and one
         of the others by chance, without bias in value or gradient; 0 decodes all K.
     :raises ValueError: for a negative weight, a term that does not exist, or an analytic KL that
@@ -127,7 +129,7 @@ class InfoCatELBO(TraceEnum_ELBO):
         terms: Terms = {}
         category = None
         if any(self.weights[name] for name in ELBO_TERMS):
-            if self.written_out(model, guide) and not (others or named):
+            if self.written_out(model, guide, *others, **named):
                 posterior = guide.posterior(x)
                 category = posterior.category
                 if isinstance(guide, Relaxed):
@@ -135,7 +137,7 @@ class InfoCatELBO(TraceEnum_ELBO):
                 else:
                     terms |= direct_terms(model, posterior, x, self.num_particles, self.decoded)
             else:
-                terms |= self.bound_terms(model, guide, x, *others, **named)
+                terms |= self._traced(model, guide, x, *others, **named)
         if self.weights["information_bound"]:
             with statistics_kept(model, guide):
                 terms["information_bound"] = information_bound(model, guide, x.shape[0])
@@ -148,18 +150,29 @@ class InfoCatELBO(TraceEnum_ELBO):
 
     def bound_terms(self, model: Any, guide: Any, x: Tensor, *others: Any, **named: Any) -> Terms:
         """The terms of the ELBO with every category decoded, as sums over the batch in nats."""
-        if self.written_out(model, guide) and not (others or named):
+        if self.written_out(model, guide, *others, **named):
             return direct_terms(model, guide.posterior(x), x, self.num_particles)
+        return self._traced(model, guide, x, *others, **named)
+
+    def _traced(self, model: Any, guide: Any, x: Tensor, *others: Any, **named: Any) -> Terms:
+        """The terms of the ELBO through Pyro."""
         terms: Terms = defaultdict(lambda: x.new_zeros(()))
         for model_trace, guide_trace in self._get_traces(model, guide, (x, *others), named):
             for name, term in expectations(model_trace, guide_trace).items():
                 terms[name] = terms[name] + term / self.num_particles
         return dict(terms)
 
-    def written_out(self, model: Any, guide: Any) -> bool:
-        """Whether :mod:`pyro_infocat.terms` writes these programs out."""
+    def written_out(self, model: Any, guide: Any, *others: Any, **named: Any) -> bool:
+        """Whether :mod:`pyro_infocat.terms` writes these programs out.
+
+        :param others: what they take besides x, as ``named``: this project's take nothing.
+        """
+        # SVI's own handler asks for parameters alone; any other has a say in what is sampled.
+        heeded = all(getattr(handler, "param_only", False) for handler in _PYRO_STACK)
         return (
             self.direct
+            and heeded
+            and not (others or named)
             and getattr(type(model), "forward", None) is CatVAE.forward
             and getattr(type(guide), "forward", None) in (Guide.forward, Relaxed.forward)
         )

@@ -15,7 +15,10 @@ SAYINGS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours to print."""
+    """An argument parser whose errors are ours to print, and that takes no shortened flags."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> Any:
         for said, plain in SAYINGS.items():

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 import yaml
 
 from pyro_infocat.errors import UserError
+from pyro_infocat.files import replace
 from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS, STARTS, Settings
 
 MAY_DIFFER = {"device", "data_root"}
@@ -41,19 +41,25 @@ class Record:
                 f"--out: '{self.folder}' holds starts of other settings; go on with "
                 f"{self._how_to_go_on()}, or choose another --out"
             )
-        if taken or begun:
+        if begun:
             raise UserError(
                 f"--out: '{self.folder}' holds another run; continue it with --resume true, "
                 "or choose another --out"
             )
+        if taken:
+            raise UserError(
+                f"--out: '{self.folder}' holds the settings of another run, which never began; "
+                "delete it, or choose another --out"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._replace(CONFIG, text)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        # Of a folder above as well, which is not the run's own.
+        except OSError as error:
             raise UserError(
                 f"--out: cannot write to '{self.folder}' ({error.strerror}); choose a folder that "
                 "can be written"
             ) from error
+        self._replace(CONFIG, text)
 
     def reopen(self, settings: Settings) -> dict[str, Any]:
         """The checkpoint of the run that these settings continue.
@@ -88,14 +94,15 @@ class Record:
             )
         return checkpoint
 
-    def go_on(self, settings: Settings, epoch: int) -> None:
-        """Keep the settings that a run goes on with after so many epochs.
+    def go_on(self, settings: Settings, checkpoint: dict[str, Any]) -> None:
+        """Keep the settings that a run goes on with from a checkpoint, and the history up to it.
 
         Metrics of a run that has more to come are no longer its own.
         """
-        if epoch < settings.epochs:
-            (self.folder / METRICS).unlink(missing_ok=True)
         self._replace(CONFIG, _text(settings))
+        self.write_history(checkpoint["history"])
+        if checkpoint["epoch"] < settings.epochs:
+            (self.folder / METRICS).unlink(missing_ok=True)
 
     def settings(self) -> Settings:
         """The settings of the run.
@@ -119,7 +126,7 @@ class Record:
         path = self.folder / CHECKPOINT
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            checkpoint["epoch"], checkpoint["model"], checkpoint["guide"]
+            checkpoint["epoch"], checkpoint["model"], checkpoint["guide"], checkpoint["history"]
         # Of half a file torch says an OSError too.
         except (FileNotFoundError, PermissionError) as error:
             raise UserError(
@@ -136,7 +143,7 @@ class Record:
     def save(self, checkpoint: dict[str, Any], history: list[dict[str, float]]) -> None:
         """Write checkpoint and history; a kill at any moment leaves the last pair loadable."""
         # The history travels in the checkpoint too, so that a kill between the two writes costs
-        # nothing: resuming rewrites the file from it.
+        # nothing: going on writes the file from it.
         # Through memory: torch turns a full disk into a RuntimeError, Python into an OSError.
         buffer = io.BytesIO()
         torch.save(checkpoint | {"history": history}, buffer)
@@ -156,13 +163,7 @@ class Record:
         return f"--config {self.folder / CONFIG} --out {self.folder}"
 
     def _replace(self, name: str, content: bytes) -> None:
-        """Put a finished file in the place of the old one, on the disk and not only in memory."""
-        path = self.folder / f"{name}.new"
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        path.replace(self.folder / name)
+        replace(self.folder / name, content)
 
 
 def differences(before: Settings, now: Settings) -> Iterator[tuple[str, Any, Any]]:

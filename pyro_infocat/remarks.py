@@ -33,6 +33,8 @@ def remarks(settings: Settings, guide: Guide, written_out: bool) -> Iterator[str
                 f"{name}: decodes one mixture of codes an example; {' and '.join(idle)} "
                 f"{'does' if len(idle) == 1 else 'do'} not apply"
             )
+    if settings.anneal != "constant" and "learning_rate" in settings.schedules:
+        yield f"--anneal {settings.anneal}: does not apply, since --schedules has a learning_rate"
     begins = {
         term: epoch
         for term, points in settings.schedules.items()

@@ -16,9 +16,10 @@ INTERRUPTED, UNHEARD = 130, 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    out = None
+    out = before = None
     try:
         settings, out, resume = parse(argv)
+        before = _written(out)
         run(settings, out, resume)
     except UserError as error:
         return _fail(str(error))
@@ -35,12 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         how = "nothing was written"
-        if out is not None and (out / CHECKPOINT).exists():
-            flags = ["--config", str(out / CONFIG), "--out", str(out), "--resume", "true"]
-            how = f"continue with: python -m pyro_infocat.run {shlex.join(flags)}"
-        elif out is not None and (out / STARTS).exists():
-            how = "the same command goes on with the starts"
-        print(f"interrupted; {how}", file=sys.stderr)
+        if out is not None and _written(out) != before:
+            how = "the same command begins again"
+            if (out / CHECKPOINT).exists():
+                flags = ["--config", str(out / CONFIG), "--out", str(out), "--resume", "true"]
+                how = f"continue with: python -m pyro_infocat.run {shlex.join(flags)}"
+            elif (out / STARTS).exists():
+                how = "the same command goes on with the starts"
+        _say(f"interrupted; {how}")
         return INTERRUPTED
     return 0
 
@@ -81,14 +84,14 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
     some = data.train.part(torch.arange(min(CHECKED, len(data.train)), device=device))
-    check_fit(settings, model, guide, view, bound, some.fixed(seen))
+    check_fit(settings, model, guide, view, bound, some.fixed(seen), len(data.train))
     if processes.rank() == 0:
         for line in remarks(settings, guide, bound.written_out(model, guide)):
             print(line)
         if checkpoint is None:
             record.create(settings)
         else:
-            record.go_on(settings, checkpoint["epoch"])
+            record.go_on(settings, checkpoint)
 
     set_validation(False)
     processes.join(device)
@@ -132,10 +135,24 @@ def _of_writing(error: OSError, out: Path) -> bool:
     return error.filename is None or Path(error.filename).is_relative_to(out)
 
 
+def _written(out: Path) -> tuple[int, int] | None:
+    """What changes when a run begins or goes on in a folder: its settings are a new file."""
+    try:
+        found = (out / CONFIG).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def _fail(message: str) -> int:
-    if os.environ.get("RANK", "0") == "0":
-        print(f"error: {message}", file=sys.stderr)
+    _say(f"error: {message}")
     return 2
+
+
+def _say(line: str) -> None:
+    """A line on stderr, once for all processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

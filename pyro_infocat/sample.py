@@ -30,15 +30,13 @@ def parser() -> Parser:
     made = Parser(
         prog="python -m pyro_infocat.sample",
         description=(__doc__ or "").split("\n")[0],
-        allow_abbrev=False,
     )
     add = made.add_argument
     add("run", type=Path, help="the folder of a run")
     add(
         "--number",
         type=int,
-        default=10,
-        help="samples of each category, steps between two, or images of 'test'",
+        help="samples of each category, steps between two, or images of 'test'; default 10",
     )
     add("--temperature", type=float, default=1.0, help="factor on the spread of p(z|c)")
     either = made.add_mutually_exclusive_group().add_argument
@@ -53,7 +51,7 @@ def parser() -> Parser:
         "--interpolate",
         nargs=2,
         metavar=("FROM", "TO"),
-        help="walk between two category centres (numbers) or two images (files)",
+        help="walk between two category centres (numbers) or two images (files, the first of each)",
     )
     add("--data_root", help="where the archives are, for --reconstruct test; default the run's")
     add("--seed", type=int, default=0, help="of every random number")
@@ -74,10 +72,22 @@ def write(options: argparse.Namespace) -> None:
     from pyro_infocat import generate
     from pyro_infocat.loading import load
 
-    if options.number < 1:
-        raise UserError(f"--number {options.number}: must be at least 1")
-    if options.interpolate and options.number < 2:
-        raise UserError(f"--number {options.number}: --interpolate takes at least 2 steps")
+    of_test = "test" in (options.reconstruct or [])
+    if options.number is not None and options.reconstruct and not of_test:
+        raise UserError(
+            f"--number {options.number}: all images of the files are reconstructed; only 'test' "
+            "has a number"
+        )
+    if options.data_root is not None and not of_test:
+        raise UserError(
+            f"--data_root {options.data_root}: only --reconstruct test reads a data set; leave it "
+            "out"
+        )
+    number = 10 if options.number is None else options.number
+    if number < 1:
+        raise UserError(f"--number {number}: must be at least 1")
+    if options.interpolate and number < 2:
+        raise UserError(f"--number {number}: --interpolate takes at least 2 steps")
     if options.temperature != 1 and (options.reconstruct or options.interpolate):
         raise UserError(
             f"--temperature {options.temperature}: only samples have one; leave it out with "
@@ -92,22 +102,22 @@ def write(options: argparse.Namespace) -> None:
     with torch.no_grad():
         if options.reconstruct:
             root = Path(options.data_root or run.settings.data_root)
-            images = generate.read_images(run, options.reconstruct, root, options.number)
+            images = generate.read_images(run, options.reconstruct, root, number)
             name, arrays = "reconstructions", generate.reconstruct(run, images)
             rows = torch.cat([arrays["original"], arrays["x"]])
             columns = len(images)
         elif options.interpolate:
             name, arrays = (
                 "interpolation",
-                generate.interpolate(run, options.interpolate, options.number),
+                generate.interpolate(run, options.interpolate, number),
             )
-            rows, columns = arrays["x"], options.number
+            rows, columns = arrays["x"], number
         else:
             name, arrays = (
                 "samples",
-                generate.conditional(run, options.categories, options.number, options.temperature),
+                generate.conditional(run, options.categories, number, options.temperature),
             )
-            rows, columns = arrays["x"], options.number
+            rows, columns = arrays["x"], number
     out = options.out or options.run / "samples"
     numbers: Any = {key: value.cpu().numpy() for key, value in arrays.items()}
     pictures = rows.clamp(0, 1).reshape(-1, 1, *run.facts.shape)

@@ -68,6 +68,15 @@ MOST_SEED = 2**32 - 1
 ALSO_SCHEDULED = ("learning_rate", "temperature", "moves")
 """What ``schedules`` may hold besides the weights of terms."""
 
+Observe = Literal["auto", "binary", "grey"]
+"""What the likelihood sees: binarised pixels, grey levels, or whichever fits it."""
+
+Anneal = Literal["constant", "cosine"]
+"""How the learning rate falls."""
+
+KL = Literal["analytic", "sampled"]
+"""KL(q(z|x,c) || p(z|c)) in closed form or from the samples."""
+
 Precision = Literal["float32", "bfloat16"]
 """What the networks compute in while training."""
 
@@ -92,15 +101,15 @@ class Settings:
     view: Component
     data: str
     data_root: str
-    observe: str
+    observe: Observe
     epochs: int
     batch_size: int
     learning_rate: float
-    anneal: str
+    anneal: Anneal
     information_weight: float
     weights: dict[str, float]
     schedules: dict[str, list[list[float]]]
-    kl: str
+    kl: KL
     particles: int
     decoded: int
     precision: Precision
@@ -113,6 +122,10 @@ class Settings:
     nll_samples: int
     seed: int
     device: str
+
+    def held_out(self, examples: int) -> int:
+        """How many of so many training examples early stopping looks at."""
+        return max(1, round(self.validation * examples)) if self.patience else 0
 
     def as_dict(self) -> dict[str, Any]:
         """What config.yaml holds."""

@@ -32,8 +32,11 @@ def best_start(
         pyro.set_rng_seed((settings.seed * settings.starts + number) % (MOST_SEED + 1))
         model, guide, view = build.build(settings, device, data.facts)
         checkpoint = place.reopen(settings) if (place.folder / CHECKPOINT).exists() else None
-        if checkpoint is None and processes.rank() == 0:
-            place.create(settings)
+        if processes.rank() == 0:
+            # What the watch says from here on is of this start.
+            print(f"start {number} of 0 to {settings.starts - 1}", flush=True)
+            if checkpoint is None:
+                place.create(settings)
         history = train(settings, data, model, guide, view, place, checkpoint, until)
         objectives.append(history[-1]["objective"])
         seconds += sum(row["seconds"] for row in history)

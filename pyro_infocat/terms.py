@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, kl_divergence
+from torch.distributions import Categorical, Distribution, kl_divergence
 
 from guides.guide import Posterior
 from guides.relaxed import Relaxed
@@ -53,7 +53,7 @@ def direct_terms(
     z = latent.rsample((particles,))
     log_likelihood = model.decoder(z).log_prob(x).mean(0)
     if model.kl == "analytic":
-        kl_z = kl_divergence(latent, component)
+        kl_z = analytic_kl(latent, component)
     else:
         kl_z = (latent.log_prob(z) - component.log_prob(z)).mean(0)
     log_p = model.prior.category().logits.unsqueeze(-1)
@@ -62,6 +62,18 @@ def direct_terms(
         "kl_z": _expectation(q, kl_z, drawn),
         "kl_c": (log_q.exp() * (log_q - log_p)).sum(),
     }
+
+
+def analytic_kl(q: Distribution, p: Distribution) -> Tensor:
+    """KL(q || p) in closed form, in nats, of the distributions' batch shape.
+
+    :raises ValueError: where there is none.
+    """
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError as error:
+        pair = " and ".join(type(getattr(one, "base_dist", one)).__name__ for one in (q, p))
+        raise ValueError(f"no analytic KL between {pair}; use kl='sampled'") from error
 
 
 def likeliest_and_one(log_q: Tensor, decoded: int) -> tuple[Tensor, Tensor]:
@@ -114,7 +126,7 @@ def relaxed_terms(model: CatVAE, guide: Relaxed, posterior: Posterior, x: Tensor
     q = log_q.exp()
     return {
         "reconstruction": model.decoder(z).log_prob(x).sum(),
-        "kl_z": (q * kl_divergence(latent, component)).sum(),
+        "kl_z": (q * analytic_kl(latent, component)).sum(),
         "kl_c": (q * (log_q - log_p)).sum(),
     }
 

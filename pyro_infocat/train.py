@@ -22,11 +22,11 @@ from models import CatVAE
 from pyro_infocat import build, processes
 from pyro_infocat.aside import aside
 from pyro_infocat.data import DataSet, Split
-from pyro_infocat.errors import UserError
 from pyro_infocat.evaluate import mean_terms
 from pyro_infocat.ledger import Ledger
 from pyro_infocat.networks import compiled, computing_in
 from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.randomness import random_states, restore_random
 from pyro_infocat.record import Record
 from pyro_infocat.schedules import scheduled
 from pyro_infocat.settings import Facts, Settings
@@ -79,7 +79,7 @@ def train(
         torch.manual_seed(hash((torch.initial_seed(), processes.rank(), len(history))) % 2**32)
     replayed = recordable(settings, fitted, bound.written_out(model, guide))
     step = Step(fitted, seen, view, guide, bound, parallel, optimizer, replayed)
-    some = fitted.part(torch.arange(2)).fixed(seen)
+    some = fitted.part(torch.arange(2, device=fitted.pixels.device))
     constants = dict(bound.weights)
     last = until or settings.epochs
     steps = math.ceil(len(fitted) / settings.batch_size)
@@ -87,7 +87,7 @@ def train(
     with (
         board_of(record, len(history)) as board,
         computing_in(settings.precision, module),
-        compiled(settings.compile, module, lambda: bound.loss(model, guide, some)),
+        compiled(settings.compile, module, lambda: bound.loss(model, guide, some.fixed(seen))),
         tqdm(
             total=last * steps,
             initial=len(history) * steps,
@@ -114,7 +114,8 @@ def train(
                 try:
                     terms = step(index)
                 except (RuntimeError, ValueError) as error:
-                    ledger.close(module)
+                    # The others may not have come as far as this.
+                    ledger.close(module, alone=True)
                     reason = diagnose(bound, model, guide, step.x)
                     if reason is None:
                         raise
@@ -157,8 +158,9 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
 
 def objective(row: Mapping[str, float], weights: Mapping[str, float]) -> float:
     """What training makes larger: the weighed terms of an epoch, in nats per example."""
-    signs = SIGNS.items()
-    return sum(sign * weights[name] * row[name] for name, sign in signs if name in row)
+    # What has no weight is looked at all the same, and may be no number.
+    weighed = [name for name in SIGNS if weights[name] and name in row]
+    return sum(SIGNS[name] * weights[name] * row[name] for name in weighed)
 
 
 def board_of(record: Record, epochs: int) -> AbstractContextManager[SummaryWriter | None]:
@@ -214,18 +216,8 @@ def diagnose(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> str 
 
 
 def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | None]:
-    """The training split, without the share that early stopping looks at.
-
-    :raises UserError: where what is left is too little for a step.
-    """
-    least = 2 * processes.world()
-    held = max(1, round(settings.validation * len(train))) if settings.patience else 0
-    if len(train) - held < least:
-        share = f"--validation {settings.validation}" if held else f"--data {settings.data}"
-        raise UserError(
-            f"{share}: leaves {len(train) - held} examples to train on; at least {least} are "
-            "needed, 2 in each process"
-        )
+    """The training split, without the share that early stopping looks at, and that share."""
+    held = settings.held_out(len(train))
     if not held:
         return train, None
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))
@@ -249,16 +241,13 @@ def snapshot(
     epoch: int, model: CatVAE, guide: Guide, optimizer: torch.optim.Optimizer, facts: Facts
 ) -> dict[str, Any]:
     """All that going on from here needs, and what loading needs to know of the data."""
-    device = device_of(guide)
-    # No other GPU is asked: a driver that is too old for PyTorch must not end a run on the CPU.
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {
         "epoch": epoch,
         "model": model.state_dict(),
         "guide": guide.state_dict(),
         "optimizer": optimizer.state_dict(),
         "facts": asdict(facts),
-        "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        "rng": random_states(device_of(guide)),
     }
 
 
@@ -279,10 +268,7 @@ def restore(
         # Its groups hold what suits this device, which may not be the checkpoint's.
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
-        torch.set_rng_state(checkpoint["rng"]["cpu"])
-        device, state = device_of(guide), checkpoint["rng"]["cuda"]
-        if device.type == "cuda" and isinstance(state, Tensor):
-            torch.cuda.set_rng_state(state, device)
+        restore_random(checkpoint["rng"], device_of(guide))
         return list(checkpoint["history"])
 
 

@@ -70,9 +70,13 @@ def explain(message: str, config: str | None, argv: Sequence[str]) -> str:
 
 def given_as(key: str, config: str | None, argv: Sequence[str]) -> str:
     """How a setting was given: the flag, or the preset's file and the key there."""
+    return f"{config}: {key}" if config and not typed(key, argv) else f"--{key}"
+
+
+def typed(key: str, argv: Sequence[str]) -> bool:
+    """Whether the command line has a flag for a setting, or for part of it."""
     part = key.split(".")[0]
-    typed = any(re.match(rf"--{part}\b", argument) for argument in argv)
-    return f"{config}: {key}" if config and not typed else f"--{key}"
+    return any(re.match(rf"--{part}\b", argument) for argument in argv)
 
 
 def _class_trouble(part: str, said: str) -> str:

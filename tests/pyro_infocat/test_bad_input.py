@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torchvision.datasets import MNIST
 
-from pyro_infocat import data, evaluate
+import pyro_infocat
+from pyro_infocat import data, evaluate, train
 from pyro_infocat import run as command
 from pyro_infocat.device import pick
 from pyro_infocat.errors import UserError
@@ -330,6 +332,16 @@ def test_a_flag_over_a_config_is_named_as_a_flag(tmp_path: Path, refuse: Refuse)
     assert error == "--epochs: expected a whole number, not 'many'"
 
 
+def test_a_flag_over_what_is_wrong_in_a_config(tmp_path: Path, refuse: Refuse) -> None:
+    """Of a run whose images have moved, say."""
+    (tmp_path / "mine.yaml").write_text("data: gone.npz\nweights: {kl_z: .nan}\nepochs: 0")
+    flags = ["--config", "mine.yaml", "--data", "digits", "--weights.kl_z", "1"]
+    assert refuse(*flags) == "mine.yaml: epochs 0: must be at least 1"
+    assert refuse(*flags, "--epochs", "-1") == "--epochs -1: must be at least 1"
+    error = refuse("--config", "mine.yaml", "--epochs", "1", "--weights.kl_z", "1")
+    assert error.startswith("mine.yaml: data: no file 'gone.npz'")
+
+
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7", "mps"])
 def test_a_device_that_is_not_there(
     name: str, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
@@ -610,7 +622,13 @@ CLASSES = {
     "view that fails": (
         "view",
         "class Mine(View):\n    def __call__(self, grey, classifier): return grey.turned()\n",
-        ["no attribute 'turned'", "must accept x of shape (4, 64)"],
+        # Where it does is for whoever wrote it.
+        ["no attribute 'turned'", ".py, line 15", "must accept x of shape (4, 64)"],
+    ),
+    "critic that is not there yet": (
+        "guide",
+        "class Mine(Enumerated):\n    def critic(self, x): raise NotImplementedError('later')\n",
+        ["NotImplementedError: later", ".py, line 15"],
     ),
 }
 
@@ -625,6 +643,42 @@ def test_a_class_of_ones_own_that_does_not_fit(
     assert path in error
     for words in said:
         assert words in error
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("Path", "images.npy", "config.yaml cannot hold a PosixPath"),
+        ("Shade", "DARK", "config.yaml cannot hold a Shade"),
+    ],
+)
+def test_an_argument_that_no_config_holds(
+    kind: str, value: str, said: str, mine: Callable[[str], str], refuse: Refuse
+) -> None:
+    name = mine(
+        "from enum import Enum\nfrom pathlib import Path\nfrom models.priors import Orthogonal\n"
+        "class Shade(Enum):\n    DARK = 1\n"
+        "class Mine(Orthogonal):\n"
+        f"    def __init__(self, extra: {kind}) -> None: super().__init__()\n"
+    )
+    error = refuse("--prior", f"{name}.Mine", "--prior.extra", value)
+    assert error.startswith(f"--prior.extra: {said}; let the constructor take a number, a word")
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_tuple_is_read_back_as_what_it_was(
+    mine: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = mine(
+        "from models.priors import Orthogonal\n"
+        "class Mine(Orthogonal):\n"
+        "    def __init__(self, sizes: tuple[int, int] = (5, 2)) -> None:\n"
+        "        super().__init__(*sizes)\n"
+    )
+    flags = [*SMALL, "--prior", f"{name}.Mine", "--prior.sizes", "[4, 2]", "--out", OUT]
+    assert main([*flags, "--epochs", "1"]) == 0, capsys.readouterr().err
+    assert main([*flags, "--epochs", "2", "--resume", "true"]) == 0, capsys.readouterr().err
+    assert pyro_infocat.load(OUT).model.prior.categories == 4
 
 
 def test_a_parameter_in_pyros_store(mine: Callable[[str], str], refuse: Refuse) -> None:
@@ -833,8 +887,13 @@ def test_a_folder_that_holds_another_run(held: str, tmp_path: Path, refuse: Refu
     (tmp_path / OUT).mkdir()
     (tmp_path / OUT / held).write_text("mine")
     error = refuse("--epochs", "1", fresh=False)
-    assert f"--out: '{OUT}' holds another run" in error
-    assert "--resume true" in error
+    if held == CONFIG:
+        # There is nothing to go on with.
+        assert f"--out: '{OUT}' holds the settings of another run, which never began" in error
+        assert "delete it" in error
+    else:
+        assert f"--out: '{OUT}' holds another run" in error
+        assert "--resume true" in error
     assert "another --out" in error
     assert contents(tmp_path / OUT) == {held: b"mine"}
 
@@ -853,6 +912,21 @@ def test_an_out_that_is_a_file(out: str, tmp_path: Path, refuse: Refuse) -> None
     assert f"--out: cannot write to '{out}'" in error
     assert "choose a folder that can be written" in error
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_out_below_what_nobody_can_write(refuse: Refuse) -> None:
+    """Not even whoever may do anything: the kernel makes these folders."""
+    error = refuse("--out", "/proc/pyro_infocat/below")
+    assert "--out: cannot write to '/proc/pyro_infocat/below'" in error
+    assert "choose a folder that can be written" in error
+
+
+def test_a_share_that_leaves_nothing_takes_no_folder(refuse: Refuse, tmp_path: Path) -> None:
+    np.savez(tmp_path / "three.npz", x_train=np.eye(4).reshape(4, 1, 4))
+    flags = ["--data", "three.npz", "--patience", "1", "--validation"]
+    assert refuse(*flags, "0.9") == (
+        "--validation 0.9: leaves 0 examples to train on; at least 2 are needed, 2 in each process"
+    )
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -1014,7 +1088,16 @@ def test_a_full_disk(file: str, trained: Path, tmp_path: Path, refuse: Refuse) -
     assert f"--out: cannot write '{OUT}' (No space left on device)" in error
     assert "make room" in error
     assert (tmp_path / OUT / file).read_bytes() == whole
-    assert epoch_in(tmp_path / OUT) == (1 if file == CHECKPOINT else 2)
+    assert epoch_in(tmp_path / OUT) == 1
+
+
+def test_a_history_that_a_kill_left_behind_is_made_whole(trained: Path, tmp_path: Path) -> None:
+    """Also where no epoch is left that would write it."""
+    shutil.copytree(trained, tmp_path / OUT)
+    whole = (tmp_path / OUT / HISTORY).read_bytes()
+    (tmp_path / OUT / HISTORY).write_text("")
+    assert main([*again(1), "--out", OUT]) == 0
+    assert (tmp_path / OUT / HISTORY).read_bytes() == whole
 
 
 def test_a_disk_that_is_full_as_the_run_begins(
@@ -1136,6 +1219,51 @@ def test_ctrl_c_before_there_is_anything(
     monkeypatch.setattr(data, "load", interrupt)
     assert main(["--out", OUT]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
+
+
+def test_ctrl_c_in_the_folder_of_another_run(
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the command has come to see whose it is."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    shutil.copytree(trained, tmp_path / OUT)
+    monkeypatch.setattr(data, "load", interrupt)
+    assert main(["--out", OUT]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_ctrl_c_is_told_once(
+    rank: str,
+    lines: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(command, "run", interrupt)
+    assert main(["--out", OUT]) == 130
+    assert capsys.readouterr().err.count("\n") == lines
+
+
+def test_ctrl_c_between_the_settings_and_the_first_checkpoint(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train", interrupt)
+    assert main([*SMALL, "--out", OUT]) == 130
+    assert capsys.readouterr().err == "interrupted; the same command begins again\n"
+    monkeypatch.undo()
 
 
 @pytest.fixture

@@ -351,7 +351,7 @@ def test_a_wrong_argument(arguments: list[str], said: str, refuse: Refuse) -> No
 def test_a_place_that_cannot_be_written(flag: str, refuse: Refuse) -> None:
     Path("file").write_text("mine")
     error = refuse(PRESET, "--seeds", "0", flag, "file")
-    assert error.startswith("cannot write 'file")
+    assert error.startswith("cannot read or write 'file")
     assert "choose another --out or --results" in error
     assert Path("file").read_text() == "mine"
     assert not Path("runs").exists()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pyro_infocat import processes
 from pyro_infocat.errors import UserError
 from pyro_infocat.ledger import CHECK_EVERY, Ledger
 
@@ -39,6 +40,21 @@ def test_a_term_that_is_not_finite_is_found_while_the_epoch_goes_on() -> None:
         ledger.enter({"kl_z": torch.tensor(math.nan)}, 1)
     with pytest.raises(UserError, match="step 1 of epoch 1: kl_z is nan"):
         ledger.enter({"kl_z": torch.tensor(1.0)}, 1)
+
+
+def test_a_process_that_looks_alone_does_not_wait_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After an error of its own: they may be at another meeting."""
+
+    def waits(_: object) -> None:
+        raise AssertionError("it waited")
+
+    monkeypatch.setattr(processes, "total", waits)
+    ledger = Ledger(0)
+    ledger.enter({"kl_z": torch.tensor(math.nan)}, 1)
+    with pytest.raises(UserError, match="step 1 of epoch 1: kl_z is nan"):
+        ledger.close(alone=True)
 
 
 def test_the_ledger_names_a_parameter() -> None:

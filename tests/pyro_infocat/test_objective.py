@@ -939,6 +939,61 @@ def test_plain_pyro_program_whose_category_the_guide_leaves_out(handler: str) ->
     assert_equals_pyro(wrap(model), wrap(guide), torch.randn(B, D))
 
 
+def test_what_is_observed_beside_what_the_model_sums_out_is_reconstruction() -> None:
+    """The image hangs on a kind that the guide leaves out, the code does not."""
+    steps, log_p = torch.tensor([-1.0, 0.5, 2.0]), torch.tensor([0.2, 0.3, 0.5]).log()
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("images", len(x)):
+            code = pyro.sample("code", dist.Normal(torch.zeros(D), 1).to_event(1))
+            kind = pyro.sample(
+                "kind", dist.Categorical(logits=log_p), infer={"enumerate": "parallel"}
+            )
+            mean = code + steps[kind].unsqueeze(-1)
+            pyro.sample("image", dist.Normal(mean, 1).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("images", len(x)):
+            pyro.sample("code", dist.Normal(x / 2, 0.5).to_event(1))
+
+    x = torch.randn(B, D)
+    torch.manual_seed(1)
+    # A weight that anneals the code's term must leave the likelihood alone.
+    objective = InfoCatELBO(0, weights={"kl_z": 2.0})
+    loss = objective.loss(model, guide, x)
+    torch.manual_seed(1)
+    code = x / 2 + 0.5 * torch.randn(B, D)
+    unit = torch.ones(D)
+    fits = [log_p[k] + log_normal(x, code + steps[k], unit) for k in range(K)]
+    fit = torch.stack(fits).logsumexp(0).sum()
+    cost = (log_normal(code, x / 2, 0.5 * unit) - log_normal(code, 0 * code, unit)).sum()
+    assert objective.terms["reconstruction"].item() == pytest.approx(fit.item(), rel=1e-9)
+    assert objective.terms["kl_code"].item() == pytest.approx(cost.item(), rel=1e-9)
+    assert elbo(objective.terms).item() == pytest.approx(-loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_handler_around_the_loss_is_heeded(handler: str) -> None:
+    """Written out, the sum would pass it by."""
+    model, guide, x = make_world()
+    wrap, counts = HANDLERS[handler]
+    losses = []
+    for objective in (InfoCatELBO(0), TraceEnum_ELBO(max_plate_nesting=1)):
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.0}), objective)
+        for work in (svi.step, svi.evaluate_loss):
+            torch.manual_seed(1)
+            losses.append(wrap(work)(x))
+    torch.manual_seed(1)
+    each = [InfoCatELBO(0).loss(model, guide, x)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+    if handler == "none":
+        assert losses[0] == pytest.approx(each[0], rel=1e-9)
+    if handler == "scale":
+        assert losses[0] == pytest.approx(counts[0] * each[0], rel=1e-9)
+    if handler == "mask":
+        assert losses[0] != pytest.approx(each[0], rel=1e-2)
+
+
 def test_plain_pyro_programs_train_by_svi() -> None:
     """Of 14 seeds the highest ratio of losses was 0.17."""
     x = torch.randn(20, X)

@@ -186,6 +186,10 @@ WRONG = {
         "y_train": [0, 1, 2] * 2,
         "classes": ["cat"],
     },
+    "has labels up to 20230101 for 6 images; number the classes from 0": {
+        "x_train": GREY,
+        "y_train": [20230101] * 6,
+    },
     "has 1 examples to train on; at least 2 are needed": {"x_train": GREY[:2]},
 }
 

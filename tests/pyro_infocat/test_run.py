@@ -436,6 +436,9 @@ REMARKS = {
         *("--schedules", "{kl_z: [[2, 0], [3, 1]], kl_c: [[1, 0], [7, 3], [9, 0]]}"),
         *("--schedules.kl_c", "[[3, 0], [7, 3]]"),
     ],
+    "--anneal cosine: does not apply, since --schedules has a learning_rate": [
+        *("--anneal", "cosine", "--schedules", "{learning_rate: [[0, 0.001], [1, 0.0005]]}"),
+    ],
     # A straight line is above zero as soon as it rises.
     "--epochs 2: kl_c will have no weight; the schedules give none before epoch 4": [
         *("--schedules", "{kl_c: [[2, 0], [9, 1]]}"),

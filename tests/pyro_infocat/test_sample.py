@@ -341,6 +341,14 @@ FLAGS = {
     ),
     "half a category": (["--categories", "1.5"], ["--categories: expected a whole number"]),
     "no category": (["--categories"], ["--categories", "expected at least one"]),
+    "number of files": (
+        ["--reconstruct", "one.png", "--number", "5"],
+        ["--number 5: all images of the files are reconstructed"],
+    ),
+    "root of no data": (
+        ["--data_root", "elsewhere"],
+        ["--data_root elsewhere: only --reconstruct test reads a data set"],
+    ),
     "number": (["--number", "0"], ["--number 0", "at least 1"]),
     "negative number": (["--number", "-3"], ["--number -3", "at least 1"]),
     "number in words": (["--number", "x"], ["--number: expected a whole number, not 'x'"]),

@@ -1,6 +1,7 @@
 """Several beginnings, of which the best by its own objective goes on."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from pyro_infocat import starts
 from pyro_infocat.run import main
 from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS
+from pyro_infocat.terms import SIGNS
 from pyro_infocat.train import objective, train
 from tests.brief import SMALL
 
@@ -52,6 +54,13 @@ def test_the_objective_is_the_weighed_sum_of_the_terms() -> None:
     row = {"reconstruction": -80.0, "kl_z": 10.0, "kl_c": 2.0, "information_bound": 1.5}
     row |= {"marginal_entropy": 2.0, "conditional_entropy": 0.5}
     assert objective(row, weights) == pytest.approx(-80 - 2 * 10 - 2 + 0.75 + 6 - 0.05)
+
+
+def test_a_term_without_weight_has_no_say() -> None:
+    weights = dict.fromkeys(SIGNS, 0.0) | {"consistency": 2.0}
+    assert (
+        objective({"kl_z": math.nan, "reconstruction": math.inf, "consistency": 3}, weights) == -6
+    )
 
 
 def test_seeds_reproduce_and_share_no_start() -> None:

@@ -142,9 +142,16 @@ def test_a_recorded_run_has_the_numbers_of_a_taken_one(
         schedules={"kl_z": [[0, 0.5], [2, 1]]},
     )
     histories = []
+
+    def whole_capture(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
+        """A stand-in that holds every term of a real step."""
+        recorded.append(len(recorded))
+        terms: Terms = {}
+        return lambda: terms.update(work()), terms
+
+    monkeypatch.setattr(step, "capture", whole_capture)
     for wanted in (False, True):
         monkeypatch.setattr("pyro_infocat.train.recordable", lambda *_, wanted=wanted: wanted)
-        monkeypatch.setattr(step, "capture", whole_capture)
         torch.manual_seed(0)
         model, guide, view = build.build(chosen, torch.device("cpu"))
         record = Record(Path(f"out{wanted}"))
@@ -152,6 +159,7 @@ def test_a_recorded_run_has_the_numbers_of_a_taken_one(
         history = train(chosen, digits(), model, guide, view, record)
         histories.append([{k: v for k, v in row.items() if k != "seconds"} for row in history])
     assert histories[0] == histories[1]
+    assert len(recorded) == 2
 
 
 @pytest.mark.usefixtures("alone")
@@ -175,12 +183,6 @@ def test_a_step_follows_the_mean_gradient_of_its_batch(size: int) -> None:
     for (name, parameter), slope in zip(module.named_parameters(), mean, strict=True):
         torch.testing.assert_close(parameter.detach(), before[name] - slope)
     assert max(slope.abs().max() for slope in mean) > 0.1
-
-
-def whole_capture(work: Callable[[], Terms]) -> tuple[Callable[[], None], Terms]:
-    """A stand-in that holds every term of a real step."""
-    terms: Terms = {}
-    return lambda: terms.update(work()), terms
 
 
 @pytest.mark.gpu

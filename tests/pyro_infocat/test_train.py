@@ -15,7 +15,6 @@ from models import CatVAE
 from pyro_infocat import build, objective, terms
 from pyro_infocat.arguments import parse
 from pyro_infocat.data import DataSet, Split, digits
-from pyro_infocat.errors import UserError
 from pyro_infocat.record import Record, flat
 from pyro_infocat.settings import HISTORY, Component, Settings
 from pyro_infocat.train import (
@@ -97,12 +96,6 @@ def test_the_validation_share_is_held_out() -> None:
 def test_nothing_is_held_out_without_patience() -> None:
     split = digits().train
     assert validation_split(split, settings()) == (split, None)
-
-
-def test_a_validation_share_that_leaves_nothing() -> None:
-    split = digits().train.part(torch.arange(3))
-    with pytest.raises(UserError, match=r"--validation 0.9: leaves 0 .*; at least 2"):
-        validation_split(split, settings(patience=1, validation=0.9))
 
 
 @pytest.mark.parametrize(
