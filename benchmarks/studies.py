@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pyro_infocat import benchmark
 from pyro_infocat.errors import UserError
+from pyro_infocat.files import replace
 from pyro_infocat.parser import Parser
 from pyro_infocat.settings import ROOT
 
@@ -61,9 +62,10 @@ STUDIES = {
         results=benchmark.RESULTS / "parts",
         rows={
             "digits preset": [],
-            "prior: Simplex": ["--prior", "models.priors.Simplex"],
+            # Its modes lie as far apart as the preset's.
+            "prior: Simplex": ["--prior", "models.priors.Simplex", "--prior.scale", "4.025"],
             "prior: Gaussian (a plain VAE)": ["--prior", "models.priors.Gaussian"],
-            "prior: Mixture": ["--prior", "models.priors.Mixture"],
+            "prior: Mixture": ["--prior", "models.priors.Mixture", "--prior.latent", "20"],
             "prior: Vamp": ["--prior", "models.priors.Vamp"],
             "prior: learned p(c)": ["--prior.learn_weights", "true"],
             "encoder: Convolutional": ["--encoder", "guides.encoders.Convolutional"],
@@ -73,7 +75,8 @@ STUDIES = {
             "guide: Bayes": ["--guide", "guides.Bayes", "--kl", "sampled"],
             "guide: Bayes, prior: Mixture (VaDE)": [
                 *("--guide", "guides.Bayes", "--kl", "sampled"),
-                *("--prior", "models.priors.Mixture"),
+                *("--prior", "models.priors.Mixture", "--prior.latent", "20"),
+                *("--prior.learn_weights", "true"),
             ],
             "guide: SoftCode": ["--guide", "guides.SoftCode"],
             "guide: Gumbel": [
@@ -140,7 +143,10 @@ STUDIES = {
         rows={
             # Shu 2016; Jiang et al. 2017, from scratch: without the pretraining of their code.
             "GMVAE on MNIST": [],
-            "VaDE on MNIST": ["--guide", "guides.Bayes", "--kl", "sampled"],
+            "VaDE on MNIST": [
+                *("--guide", "guides.Bayes", "--kl", "sampled"),
+                *("--prior.learn_weights", "true"),
+            ],
         },
         always=(
             *("--starts", "1", "--epochs", "20", "--schedules", "{}"),
@@ -204,7 +210,7 @@ def run(options: argparse.Namespace) -> int:
         code = benchmark.main(command)
         if code:
             return code
-    study.document.write_text(document(options.study))
+    replace(study.document, document(options.study).encode())
     return 0
 
 

@@ -1,4 +1,6 @@
-"""Likelihoods p(x | decoder's output): each turns raw numbers into a normalised distribution.
+"""Likelihoods p(x | decoder's output): each turns raw numbers into a distribution.
+
+All are normalised but ``GreyBernoulli``, which is there to compare with.
 
 Shapes: B batch, X features, S samples. A likelihood with ``outputs`` numbers a feature takes
 raw (..., X, outputs) and returns a distribution of batch shape (...) and event shape (X,).

@@ -16,6 +16,7 @@ from pyro_infocat import processes
 from pyro_infocat.aside import aside
 from pyro_infocat.build import blame
 from pyro_infocat.centre import centre
+from pyro_infocat.data import Observation, Split
 from pyro_infocat.errors import UserError
 from pyro_infocat.networks import BATCH_NORMALISATIONS, statistics_kept
 from pyro_infocat.objective import InfoCatELBO
@@ -32,16 +33,19 @@ def check_fit(
     guide: Guide,
     view: View,
     bound: InfoCatELBO,
-    x: Tensor,
-    examples: int,
+    split: Split,
+    seen: Observation,
 ) -> None:
-    """Try the parts on a few examples x (B, X), with Pyro's validation on.
+    """Try the parts on a few examples, with Pyro's validation on.
 
-    :param examples: how many there are to train on.
+    :param split: what there is to train on.
+    :param seen: what the likelihood sees of it.
     :raises UserError: naming both sides of the first thing that does not fit.
     """
-    _check_number(settings, examples)
+    _check_number(settings, len(split))
     _check_batch(settings, model, guide)
+    some = torch.arange(min(CHECKED, len(split)), device=split.pixels.device)
+    x = split.part(some).fixed(seen)
     pyro.clear_param_store()
     with aside(x.device), statistics_kept(model, guide), pyro.validation_enabled():
         _check_model(settings, model, x)

@@ -63,7 +63,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     from pyro_infocat.data import load
     from pyro_infocat.device import pick
     from pyro_infocat.evaluate import evaluate
-    from pyro_infocat.fit import CHECKED, check_fit
+    from pyro_infocat.fit import check_fit
     from pyro_infocat.record import Record
     from pyro_infocat.remarks import remarks
     from pyro_infocat.starts import best_start
@@ -83,8 +83,7 @@ def run(settings: Settings, out: Path, resume: bool) -> None:
     model, guide, view = build.build(settings, device, data.facts)
     bound = build.objective(settings)
     seen = build.observation(settings, model.decoder.likelihood)
-    some = data.train.part(torch.arange(min(CHECKED, len(data.train)), device=device))
-    check_fit(settings, model, guide, view, bound, some.fixed(seen), len(data.train))
+    check_fit(settings, model, guide, view, bound, data.train, seen)
     if processes.rank() == 0:
         for line in remarks(settings, guide, bound.written_out(model, guide)):
             print(line)

@@ -73,7 +73,8 @@ class VirtualAdversarial(View):
 
     One power iteration on the curvature of KL(q(c | x) || q(c | x + r)) in r, scaled to
     ``epsilon`` times the distance from each example to the ``neighbour``-th nearest in its batch
-    (Miyato et al. 2018, equations 13 to 15; Hu et al. 2017, section 3.2 for the radius).
+    (Miyato et al. 2018, equations 13 to 15; Hu et al. 2017, section 3.2 for the radius). An
+    example that is alone in its batch has no neighbour but itself, and is not moved.
 
     :param epsilon: the step's length over the distance to that neighbour.
     :param neighbour: which neighbour in the batch sets the length.

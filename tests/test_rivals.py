@@ -175,7 +175,9 @@ def test_a_wrong_argument(arguments: list[str], said: str, refuse: Refuse) -> No
 def test_a_place_that_cannot_be_written(refuse: Refuse) -> None:
     Path("file").write_text("mine")
     error = refuse("--seeds", "0", "--results", "file")
-    assert error == "cannot write 'file' (File exists); choose another --results"
+    assert error == (
+        "cannot read or write 'file' (File exists); make room, or choose another --results"
+    )
 
 
 def test_runs_of_other_settings_are_not_counted(

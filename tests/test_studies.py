@@ -28,8 +28,8 @@ def test_a_row_parses_and_its_parts_fit(name: str, row: str) -> None:
     facts = DATA_SETS[settings.data]
     pixels = torch.randint(facts.levels, (4, facts.features))
     seen = build.observation(settings, model.decoder.likelihood)
-    x = Split(pixels, torch.zeros(4), facts.levels).fixed(seen)
-    check_fit(settings, model, guide, view, build.objective(settings), x)
+    split = Split(pixels, torch.zeros(4), facts.levels)
+    check_fit(settings, model, guide, view, build.objective(settings), split, seen)
 
 
 @pytest.mark.parametrize("name", studies.STUDIES)

@@ -253,7 +253,7 @@ def test_trying_the_parts_is_no_step() -> None:
     model, guide, view = build.build(chosen, torch.device("cpu"))
     before = copy.deepcopy(guide.state_dict())
     bound = build.objective(chosen)
-    check_fit(chosen, model.train(), guide.train(), view, bound, digits().train.grey(slice(4)))
+    check_fit(chosen, model.train(), guide.train(), view, bound, digits().train, "grey")
     for name, kept in before.items():
         assert torch.equal(guide.state_dict()[name], kept), name
 

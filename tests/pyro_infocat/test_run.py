@@ -546,8 +546,8 @@ def test_a_preset_parses_and_its_parts_fit(preset: Path) -> None:
     seen = build.observation(settings, model.decoder.likelihood)
     facts = DATA_SETS[settings.data]
     pixels = torch.randint(facts.levels, (4, facts.features))
-    x = Split(pixels, torch.zeros(4), facts.levels).fixed(seen)
-    check_fit(settings, model, guide, view, bound, x)
+    split = Split(pixels, torch.zeros(4), facts.levels)
+    check_fit(settings, model, guide, view, bound, split, seen)
 
 
 def test_flags_go_over_the_preset() -> None:
