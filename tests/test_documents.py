@@ -118,6 +118,27 @@ def committed() -> list[tuple[str, str, str]]:
     return rows
 
 
+def test_the_readme_says_how_many_images_and_samples_a_figure_is_of() -> None:
+    text = (ROOT / "README.md").read_text()
+
+    def named(before: str, after: str) -> list[str]:
+        (rows,) = re.findall(f"{before} in the rows of (.*?), and {after} in the others", text)
+        return re.split(", | and ", rows)
+
+    judged, sampled = named("20,000 of them", "1,000"), named("1,000 importance samples", "by 200")
+    records = [json.loads(file.read_text()) for file in benchmark.RESULTS.glob("*.json")]
+    rows = {record["name"]: record["runs"] for record in records if "runs" in record}
+    assert {*judged, *sampled} <= rows.keys()
+    for row, runs in rows.items():
+        for figures in runs:
+            # Runs of before do not say of how many.
+            if "generation_accuracy" in figures:
+                images = figures.get("generation_samples", 1000)
+                assert images == (20_000 if row in judged else 1000), row
+            if "nll" in figures:
+                assert figures["nll_samples"] == (1000 if row in sampled else 200), row
+
+
 def test_committed_rows_are_of_the_presets_and_flags_as_they_stand() -> None:
     assert committed()
     for name, made_with, now in committed():
