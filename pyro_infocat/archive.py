@@ -135,7 +135,9 @@ def _pixels(array: np.ndarray, path: Path, name: str) -> np.ndarray:
 
 
 def _labels(array: np.ndarray, number: int, path: Path, name: str) -> np.ndarray:
-    if array.shape != (number,) or array.dtype.kind not in "iu" or (array < 0).any():
+    # A number beyond int64 is negative in it.
+    wrong = array.dtype.kind not in "iu" or (array.astype(np.int64) < 0).any()
+    if array.shape != (number,) or wrong:
         low = f" from {array.min()}" if array.size and array.dtype.kind in "iu" else ""
         raise UserError(
             f"--data: '{path}': {name} has shape {array.shape} and holds {array.dtype}{low}; give "

@@ -235,12 +235,13 @@ def _without_parts(argv: Sequence[str]) -> list[str]:
     heavy = "|".join(("config", "print_config", *COMPONENTS))
     kept, skip = [], False
     for word in argv:
-        if not skip and re.match(rf"--({heavy})(\.|=|$)", word):
+        if re.match(rf"--({heavy})(\.|=|$)", word):
             skip = "=" not in word and word != "--print_config"
-        elif skip:
+        elif skip and not word.startswith("--"):
             skip = False
         else:
             kept.append(word)
+            skip = False
     return kept
 
 
@@ -323,6 +324,11 @@ def _plain(value: Any, given: str) -> Any:
     :param given: how it was given, for the error.
     :raises UserError: for what no YAML holds.
     """
+    if isinstance(value, dict) and "class_path" in value:
+        raise UserError(
+            f"{given}: is a class, and nothing makes one of a part's argument; let the constructor "
+            "take its name and make it"
+        )
     if isinstance(value, dict):
         return {key: _plain(inner, given) for key, inner in value.items()}
     if isinstance(value, list | tuple):

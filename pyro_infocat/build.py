@@ -5,6 +5,7 @@ Shapes: B batch, K categories, D latent dimensions, X features.
 
 import functools
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,17 @@ from pyro_infocat.schedules import scheduled
 from pyro_infocat.settings import ALSO_SCHEDULED, DATA_SETS, Component, Facts, Settings
 from pyro_infocat.terms import SIGNS
 from pyro_infocat.views import View
-from pyro_infocat.wording import where
+from pyro_infocat.wording import users_line, where
+
+MADE_BY_SUPER = {
+    "prior": ("categories", "latent", "_modules"),
+    "likelihood": ("_modules",),
+    "decoder": ("likelihood", "_modules"),
+    "encoder": ("width", "_modules"),
+    "guide": ("categories", "_modules"),
+    "view": (),
+}
+"""What each part has once its base class was constructed, or, a width, has set itself."""
 
 
 def build(
@@ -46,8 +57,7 @@ def build(
     }
     given["encoder"] = functools.partial(create, "encoder", settings.encoder, dict(given))
     prior: Prior = create("prior", settings.prior, given)
-    with blame(f"--prior {settings.prior.class_path}", "it must call super().__init__(K, D)"):
-        given |= {"prior": prior, "categories": prior.categories, "latent": prior.latent}
+    given |= {"prior": prior, "categories": prior.categories, "latent": prior.latent}
     given["likelihood"] = create("likelihood", settings.likelihood, given)
     decoder = create("decoder", settings.decoder, given)
     guide: Guide = create("guide", settings.guide, given)
@@ -65,7 +75,14 @@ def create(role: str, component: Component, given: dict[str, Any]) -> Any:
     wanted = inspect.signature(kind).parameters
     arguments = {key: value for key, value in given.items() if key in wanted}
     with blame(f"--{role} {component.class_path}"):
-        return kind(**(arguments | component.init_args))
+        part = kind(**(arguments | component.init_args))
+    for name in MADE_BY_SUPER[role]:
+        if not hasattr(part, name):
+            raise UserError(
+                f"--{role} {component.class_path}: has no '{name}'; its constructor must call "
+                "super().__init__ with all that it takes"
+            )
+    return part
 
 
 def objective(settings: Settings) -> InfoCatELBO:
@@ -89,7 +106,10 @@ def objective(settings: Settings) -> InfoCatELBO:
             elif name not in ALSO_SCHEDULED:
                 there = ", ".join([*SIGNS, *ALSO_SCHEDULED])
                 raise ValueError(f"nothing is called '{name}'; there are {there}")
-    for epoch in range(settings.epochs):
+    # From their last point on schedules are flat.
+    points = [point for line in settings.schedules.values() for point in line]
+    last = max((math.ceil(epoch) for epoch, _ in points), default=0)
+    for epoch in range(min(settings.epochs, last + 1)):
         weights = bound.weights | scheduled(settings, epoch)
         if not any(weights[name] for name in SIGNS):
             raise UserError(
@@ -126,11 +146,7 @@ def blame(part: str, remedy: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        said = reason(error)
-        # PyTorch says so of shapes that do not fit.
-        if type(error) is RuntimeError:
-            said = f"RuntimeError: {said}"
-        elif not isinstance(error, TypeError | ValueError):
-            # A slip in somebody's code, who has to find it.
+        said = reason(error) + users_line(error)
+        if not isinstance(error, TypeError | ValueError):
             said = where(error)
         raise UserError(f"{part}: {said}{remedy and '; '}{remedy}") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from opt_einsum import shared_intermediates
+from pyro.distributions.util import scale_and_mask
 from pyro.infer.traceenum_elbo import _compute_model_factors
 from pyro.infer.util import Dice
 from pyro.ops import packed
@@ -40,8 +41,9 @@ class KLRequests(Messenger):
 def use_analytic_kl(name: str, model_trace: Trace, guide_trace: Trace) -> None:
     """Put -KL(guide || model) at a latent site in the place of its one-sample estimate.
 
-    It holds where the site is reparameterised and no parent of it in the model is summed out in
-    the model or drawn after it in the guide: then the other draws do not depend on this one.
+    It holds where the site is reparameterised, counts as much in the guide as in the model, and no
+    latent site before it in the model is summed out in the model or drawn after it in the guide:
+    then the other draws do not depend on this one.
 
     :raises ValueError: naming the site, where it does not hold or has no closed form.
     """
@@ -53,6 +55,12 @@ def use_analytic_kl(name: str, model_trace: Trace, guide_trace: Trace) -> None:
             f"site '{name}': an analytic KL needs a reparameterised guide, "
             f"not {type(guide_site['fn']).__name__}"
         )
+    for kind in ("scale", "mask"):
+        if not _same(model_site[kind], guide_site[kind]):
+            raise ValueError(
+                f"site '{name}': no analytic KL while its {kind} in the guide is not the model's; "
+                "use kl='sampled', or give both the same"
+            )
     order = [key for key, site in guide_trace.nodes.items() if site["type"] == "sample"]
     later = set(order[order.index(name) + 1 :])
     for parent, site in model_trace.nodes.items():
@@ -74,12 +82,22 @@ def use_analytic_kl(name: str, model_trace: Trace, guide_trace: Trace) -> None:
         kl = analytic_kl(guide_site["fn"], model_site["fn"])
     except ValueError as error:
         raise ValueError(f"site '{name}': {error}") from error
+    # Before it is packed: Pyro forgets the scale of what is packed and masked.
+    kl = scale_and_mask(kl, model_site["scale"], model_site["mask"])
     value = packed.pack(kl, model_site["infer"]["_dim_to_symbol"])
-    value = packed.scale_and_mask(value, model_site["scale"], model_site["packed"]["mask"])
     model_site["packed"]["log_prob"] = packed.neg(value)
     nothing: Any = torch.zeros_like(value)
     nothing._pyro_dims = value._pyro_dims
     guide_site["packed"]["log_prob"] = nothing
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two scales or masks, each a number, a tensor or None, are the same."""
+    if one is other:
+        return True
+    if one is None or other is None:
+        return False
+    return bool((torch.as_tensor(one) == torch.as_tensor(other)).all())
 
 
 def expectations(model_trace: Trace, guide_trace: Trace) -> Terms:

@@ -39,8 +39,8 @@ TERMS = ("elbo", "validation_elbo", *SIGNS)
 LABEL = 0.055
 """Room for a mode's number, as a share of the plot."""
 
-DPI, CELL, LOWEST, GUTTER = 150, 84, 30, 4
-"""Dots per inch; dots of an image across, about, and at least down; dots between two images."""
+DPI, CELL, TALLEST, LOWEST, GUTTER = 150, 84, 336, 30, 4
+"""Dots per inch; of an image across, about, and at most and at least down; between two images."""
 
 STYLE: Any = {
     "font.size": 9,
@@ -325,7 +325,7 @@ def _mosaic(
     :param columns: C labels, or none.
     """
     # Whole dots for each pixel and a figure as large as its dots: nothing is resampled.
-    across = max(1, CELL // shape[1])
+    across = max(1, min(CELL // shape[1], TALLEST // shape[0]))
     # Low images are stretched until a label fits beside them.
     down = max(across, math.ceil(LOWEST / shape[0]))
     cells = _numbers(images.unflatten(-1, shape)).clip(0, 1).repeat(down, -2).repeat(across, -1)

@@ -44,6 +44,7 @@ def check_fit(
     """
     _check_number(settings, len(split))
     _check_batch(settings, model, guide)
+    shapes = _shapes(model, guide)
     some = torch.arange(min(CHECKED, len(split)), device=split.pixels.device)
     x = split.part(some).fixed(seen)
     pyro.clear_param_store()
@@ -53,7 +54,19 @@ def check_fit(
         _check_view(settings, guide, view, x)
         _check_bound(settings, model, guide, bound, x)
     _check_parameters(model, guide)
+    for name, shape in _shapes(model, guide).items():
+        if shapes.get(name) != shape:
+            raise UserError(
+                f"{_flag(settings, name.split('.')[0])}: '{name}' has shape {shape} after its "
+                f"first use and {shapes.get(name)} before; no checkpoint could be read back"
+            )
     pyro.clear_param_store()
+
+
+def _shapes(model: CatVAE, guide: Guide) -> dict[str, tuple[int, ...]]:
+    """Of all that a checkpoint holds, by name, which begins with the part's."""
+    held = model.state_dict() | guide.state_dict(prefix="guide.")
+    return {name: tuple(getattr(value, "shape", ())) for name, value in held.items()}
 
 
 def _check_number(settings: Settings, examples: int) -> None:
@@ -84,6 +97,13 @@ def _check_model(settings: Settings, model: CatVAE, x: Tensor) -> None:
     categories, latent = model.prior.categories, model.prior.latent
     prior, decoder = _flag(settings, "prior"), _flag(settings, "decoder")
     likelihood = _flag(settings, "likelihood")
+    with blame(prior, f"p(c) must be a Categorical of {categories}"):
+        category = model.prior.category()
+        found = tuple(category.logits.shape)
+    if found != (categories,):
+        raise UserError(
+            f"{prior}: p(c) has logits of shape {found}; ({categories},) would fit its K"
+        )
     with blame(prior, f"p(z|c) must have batch shape ({categories},) for all c"):
         components = model.prior.all_components()
         found = tuple(components.shape())
@@ -138,21 +158,25 @@ def _check_guide(settings: Settings, model: CatVAE, guide: Guide, x: Tensor) -> 
     prior, name = _flag(settings, "prior"), _flag(settings, "guide")
     with blame(name, f"posterior must accept x of shape {tuple(x.shape)}"):
         posterior = guide.posterior(x)
+    with blame(name, "posterior must return guides.guide.Posterior(q(c|x), q(z|x,c) of c)"):
         seen = posterior.category.logits.shape[-1]
     if seen != categories:
         raise UserError(
             f"{name}: q(c|x) has {seen} categories and {prior} has {categories}; they "
             "must be the same"
         )
-    c = torch.arange(categories, device=x.device).unsqueeze(-1)
-    with blame(name, f"q(z|x,c) must accept c of shape {tuple(c.shape)}"):
-        component = posterior.latent(c)
-        found = tuple(component.shape())
-    if found != (categories, len(x), latent):
-        raise UserError(
-            f"{name}: q(z|x,c) has shape {found} for c of shape {tuple(c.shape)}; "
-            f"{(categories, len(x), latent)} would fit {prior}"
-        )
+    every = torch.arange(categories, device=x.device).unsqueeze(-1)
+    # Training asks for all categories of an example, a figure for one of each.
+    for c in (every, every[0].expand(len(x))):
+        with blame(name, f"q(z|x,c) must accept c of shape {tuple(c.shape)}"):
+            component = posterior.latent(c)
+            found = tuple(component.shape())
+        wanted = (*torch.broadcast_shapes(c.shape, x.shape[:1]), latent)
+        if found != wanted:
+            raise UserError(
+                f"{name}: q(z|x,c) has shape {found} for c of shape {tuple(c.shape)}; {wanted} "
+                f"would fit {prior}"
+            )
     _check_event(name, "q(z|x,c)", component, latent)
     if not component.has_rsample:
         raise UserError(f"{name}: q(z|x,c) has no rsample, which its gradient needs")
@@ -177,11 +201,14 @@ def _check_view(settings: Settings, guide: Guide, view: View, x: Tensor) -> None
     name = _flag(settings, "view")
     _check_schedule(settings, "moves", view, name, "pyro_infocat.views.Affine", True)
     with blame(name, f"it must accept x of shape {tuple(x.shape)} and q(c|x)"):
-        found = tuple(view(x, guide.category).shape)
-    if found != x.shape:
+        seen = view(x, guide.category)
+    if seen.shape != x.shape or seen.dtype != x.dtype:
         raise UserError(
-            f"{name}: makes shape {found} of x of shape {tuple(x.shape)}; they must be the same"
+            f"{name}: makes {seen.dtype} of shape {tuple(seen.shape)} of {x.dtype} of shape "
+            f"{tuple(x.shape)}; they must be the same"
         )
+    if not seen.isfinite().all():
+        raise UserError(f"{name}: makes numbers that are not finite of x; it must make grey levels")
 
 
 def _check_bound(

@@ -3,7 +3,6 @@
 Shapes: B batch, K categories, D latent dimensions, X features, S samples.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,6 +72,8 @@ class InfoCatELBO(TraceEnum_ELBO):
         the ELBO heed the handler, the others are no sites and do not.
     :param decoded: with ``direct``, decode so many categories of each example for certain and one
         of the others by chance, without bias in value or gradient; 0 decodes all K.
+    :param kwargs: of Pyro's loss. Its ``max_plate_nesting`` is 1 here: programs whose plates stand
+        in one another say how many do.
     :raises ValueError: for a negative weight, a term that does not exist, or an analytic KL that
         does not hold.
     """
@@ -108,15 +109,16 @@ class InfoCatELBO(TraceEnum_ELBO):
         self,
         model: Any,
         guide: Any,
-        x: Tensor,
-        *others: Any,
+        *arguments: Any,
         view: Tensor | None = None,
         **named: Any,
     ) -> Terms:
-        """The named terms for x (B, X), with gradients, as sums over the batch in nats.
+        """The named terms, with gradients, as sums over the batch in nats.
 
-        :param others: what model and guide take besides x, as ``named``.
-        :param view: another look at the same examples (B, X), for ``consistency``.
+        :param arguments: what model and guide take, as ``named``. All terms but those of the ELBO
+            are of the first, x (B, X).
+        :param view: another look at the same examples (B, X), which ``consistency`` needs: there
+            is none without it. Model and guide do not get it.
         """
         if am_i_wrapped():
             # SVI is listening: it trains what it sees registered, and not every term runs the
@@ -129,7 +131,8 @@ class InfoCatELBO(TraceEnum_ELBO):
         terms: Terms = {}
         category = None
         if any(self.weights[name] for name in ELBO_TERMS):
-            if self.written_out(model, guide, *others, **named):
+            if self.written_out(model, guide, *arguments[1:], **named):
+                (x,) = arguments
                 posterior = guide.posterior(x)
                 category = posterior.category
                 if isinstance(guide, Relaxed):
@@ -137,30 +140,32 @@ class InfoCatELBO(TraceEnum_ELBO):
                 else:
                     terms |= direct_terms(model, posterior, x, self.num_particles, self.decoded)
             else:
-                terms |= self._traced(model, guide, x, *others, **named)
+                terms |= self._traced(model, guide, *arguments, **named)
         if self.weights["information_bound"]:
             with statistics_kept(model, guide):
-                terms["information_bound"] = information_bound(model, guide, x.shape[0])
+                terms["information_bound"] = information_bound(model, guide, len(arguments[0]))
         if any(self.weights[name] for name in REAL_TERMS):
-            category = category or guide.category(x)
+            category = category or guide.category(arguments[0])
             with statistics_kept(guide):
                 terms |= real_terms(guide, category, view)
         self.terms = {name: term.detach() for name, term in terms.items()}
         return terms
 
-    def bound_terms(self, model: Any, guide: Any, x: Tensor, *others: Any, **named: Any) -> Terms:
+    def bound_terms(self, model: Any, guide: Any, *arguments: Any, **named: Any) -> Terms:
         """The terms of the ELBO with every category decoded, as sums over the batch in nats."""
-        if self.written_out(model, guide, *others, **named):
+        if self.written_out(model, guide, *arguments[1:], **named):
+            (x,) = arguments
             return direct_terms(model, guide.posterior(x), x, self.num_particles)
-        return self._traced(model, guide, x, *others, **named)
+        return self._traced(model, guide, *arguments, **named)
 
-    def _traced(self, model: Any, guide: Any, x: Tensor, *others: Any, **named: Any) -> Terms:
+    def _traced(self, model: Any, guide: Any, *arguments: Any, **named: Any) -> Terms:
         """The terms of the ELBO through Pyro."""
-        terms: Terms = defaultdict(lambda: x.new_zeros(()))
-        for model_trace, guide_trace in self._get_traces(model, guide, (x, *others), named):
+        terms: Terms = {}
+        for model_trace, guide_trace in self._get_traces(model, guide, arguments, named):
             for name, term in expectations(model_trace, guide_trace).items():
-                terms[name] = terms[name] + term / self.num_particles
-        return dict(terms)
+                share = term / self.num_particles
+                terms[name] = terms[name] + share if name in terms else share
+        return terms
 
     def written_out(self, model: Any, guide: Any, *others: Any, **named: Any) -> bool:
         """Whether :mod:`pyro_infocat.terms` writes these programs out.

@@ -3,13 +3,15 @@
 import difflib
 import inspect
 import re
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 
 from pyro_infocat.errors import reason
 from pyro_infocat.parts import COMPONENTS, DEFAULTS, GIVEN_TO, named
-from pyro_infocat.settings import Settings
+from pyro_infocat.settings import ROOT, Settings
 
 SAYINGS = (
     (r"^argument (--\S+): expected one argument", r"\1: a value is missing; see --help"),
@@ -36,8 +38,10 @@ SAYINGS = (
     (r"typing\.Literal\[(.*)\]", r"one of \1"),
     (r"collections\.abc\.Sequence\[float\]", "a list of numbers"),
     (r"<class 'collections\.abc\.Sequence'>", "a list such as [400, 400]"),
-    (r"<class 'dict'>", "names with values, such as {kl_z: 1}"),
-    (r"<class 'list'>", "a list of [epoch, weight] pairs"),
+    (r'(key "weights.*)<class \'dict\'>', r"\1names with values, such as {kl_z: 1}"),
+    (r'(key "schedules.*)<class \'list\'>', r"\1a list of [epoch, weight] pairs"),
+    (r"<class 'dict'>", "names with values"),
+    (r"<class 'list'>", "a list"),
     (r"<class 'float'>", "a number"),
     (r"<class 'int'>", "a whole number"),
     (r"<class 'str'>", "a word"),
@@ -45,6 +49,13 @@ SAYINGS = (
     (r", <class 'NoneType'>", " or null"),
 )
 """What jsonargparse says, and what a person does; applied in this order."""
+
+
+NOT_THE_USERS = [
+    *(ROOT / package for package in ("models", "guides", "pyro_infocat")),
+    *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+]
+"""Where this project's code is, and what is installed."""
 
 
 def explain(message: str, config: str | None, argv: Sequence[str]) -> str:
@@ -104,10 +115,19 @@ def _nearest(name: str, dashes: str) -> str:
 
 
 def where(error: Exception) -> str:
-    """An error with the file and line that raised it."""
+    """An error with its file and line: the user's, or where there is none, those that raised it."""
     text = f"{type(error).__name__}: {reason(error)}"
     if isinstance(error, SyntaxError):
         # Its own text names the place.
         return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{text}, {frame.filename}, line {frame.lineno}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return text + (users_line(error) or f", {last.filename}, line {last.lineno}")
+
+
+def users_line(error: Exception) -> str:
+    """The last line of the user's own that an error passed; nothing where it passed none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_absolute() and not any(path.is_relative_to(place) for place in NOT_THE_USERS):
+            return f", {path}, line {frame.lineno}"
+    return ""

@@ -15,8 +15,9 @@ import guides
 from guides import encoders
 from guides.guide import Guide
 from models import CatVAE, decoders, likelihoods, priors
-from pyro_infocat.data import DataSet, digits
+from pyro_infocat.data import DataSet, Split, digits
 from pyro_infocat.figures import MOST_ROWS, Rows, draw, encode, training
+from pyro_infocat.settings import Facts
 
 NAMES = {
     "conditional_samples",
@@ -131,6 +132,16 @@ def test_rows_count_every_test_example_and_follow_the_majority_labels(data: Data
     majority = rows.counts[9].argmax()
     assert rows.labels[:2] == [f"category 9: {majority}", "category 4: 5"]
     assert rows.title("Text") == "Text"
+
+
+def test_no_image_is_taller_than_a_page_has_room_for(tmp_path: Path) -> None:
+    tall = Split(torch.zeros(20, 120, dtype=torch.uint8), torch.zeros(20).long(), 256)
+    data = DataSet(Facts("digits", (60, 2), 256, ()), tall, tall)
+    model, guide = untrained(data, priors.Orthogonal(3, 2))
+    draw(model, guide, data, tall.grey(), HISTORY, tmp_path)
+    with Image.open(tmp_path / "conditional_samples.png") as image:
+        # Three rows of at most 336 dots, and what is written about them.
+        assert image.height < 3 * 336 + 200
 
 
 def test_only_the_fullest_categories_get_a_row(data: DataSet) -> None:

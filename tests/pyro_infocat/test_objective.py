@@ -994,6 +994,71 @@ def test_a_handler_around_the_loss_is_heeded(handler: str) -> None:
         assert losses[0] != pytest.approx(each[0], rel=1e-2)
 
 
+MASK = torch.tensor([True, True, False, True, False])
+COUNTED: dict[str, tuple[Callable, Tensor]] = {
+    "masked and scaled": (
+        lambda program: poutine.mask(poutine.scale(program, 3.0), mask=MASK),
+        3.0 * MASK,
+    ),
+    "scaled one by one": (
+        lambda program: poutine.scale(program, torch.linspace(0.5, 2, B)),
+        torch.linspace(0.5, 2, B),
+    ),
+    "masked as a whole": (lambda program: poutine.mask(program, mask=False), torch.zeros(B)),
+}
+
+
+@pytest.mark.parametrize(("wrap", "counts"), COUNTED.values(), ids=COUNTED)
+def test_an_analytic_kl_counts_as_often_as_its_site(wrap: Callable, counts: Tensor) -> None:
+    x = torch.randn(B, X)
+    objective = InfoCatELBO(0)
+    torch.manual_seed(1)
+    objective.loss(plain_model("analytic"), plain_guide, x)
+    torch.manual_seed(1)
+    loss = objective.loss(wrap(plain_model("analytic")), wrap(plain_guide), x)
+    torch.manual_seed(1)
+    assert loss == pytest.approx(plain_loss_by_hand(x, "analytic", counts).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kind"),
+    [
+        (lambda program: poutine.scale(program, 0.1), "scale"),
+        (lambda program: poutine.mask(program, mask=MASK), "mask"),
+    ],
+)
+def test_no_analytic_kl_where_the_model_alone_counts_otherwise(wrap: Callable, kind: str) -> None:
+    said = f"site 'code': no analytic KL while its {kind} in the guide is not the model's"
+    with pytest.raises(ValueError, match=said):
+        InfoCatELBO(0).loss(wrap(plain_model("analytic")), plain_guide, torch.randn(B, X))
+
+
+@pytest.mark.parametrize("how", ["by name", "in a dictionary", "nothing"])
+def test_programs_that_take_no_tensor_in_front(how: str) -> None:
+    images = torch.randn(B, D)
+
+    def model(data: Any = None) -> None:
+        x = images if data is None else data["x"] if isinstance(data, dict) else data
+        with pyro.plate("images", len(x)):
+            code = pyro.sample("code", dist.Normal(torch.zeros(D), 1).to_event(1))
+            pyro.sample("image", dist.Normal(code, 1).to_event(1), obs=x)
+
+    def guide(data: Any = None) -> None:
+        with pyro.plate("images", B):
+            pyro.sample("code", dist.Normal(torch.ones(B, D), 0.5).to_event(1))
+
+    arguments = [{"x": images}] if how == "in a dictionary" else []
+    named = {"data": images} if how == "by name" else {}
+    losses = []
+    for objective in (
+        InfoCatELBO(0, num_particles=2),
+        TraceEnum_ELBO(2, 1, strict_enumeration_warning=False),
+    ):
+        torch.manual_seed(1)
+        losses.append(objective.loss(model, guide, *arguments, **named))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
 def test_plain_pyro_programs_train_by_svi() -> None:
     """Of 14 seeds the highest ratio of losses was 0.17."""
     x = torch.randn(20, X)

@@ -186,6 +186,10 @@ WRONG = {
         "y_train": [0, 1, 2] * 2,
         "classes": ["cat"],
     },
+    "y_train has shape (6,) and holds uint64": {
+        "x_train": GREY,
+        "y_train": np.full(6, 2**63, np.uint64),
+    },
     "has labels up to 20230101 for 6 images; number the classes from 0": {
         "x_train": GREY,
         "y_train": [20230101] * 6,
