@@ -30,7 +30,7 @@ from pyro_infocat.settings import (
     Settings,
     no_data_set,
 )
-from pyro_infocat.wording import explain, given_as, typed, where
+from pyro_infocat.wording import explain, given_as, typed, users_line, where
 
 LEAST = {
     "epochs": 1,
@@ -63,10 +63,11 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
             warnings.simplefilter("ignore")
             namespace = parser.parse_args(argv)
     except argparse.ArgumentError as error:
-        raise UserError(explain(str(error), config, argv)) from error
+        said = explain(str(error), config, argv)
+        raise UserError(said + users_line(error)) from error
     except Exception as error:
         raise UserError(
-            f"a class that was asked for cannot be imported ({where(error)}); mend its file"
+            f"a class that was asked for cannot be imported: {where(error)}; mend its file"
         ) from error
     settings = _settings(namespace, config, argv)
     name = preset.stem if config else Path(settings.data).stem

@@ -3,6 +3,7 @@
 Shapes: B batch, K categories, D latent dimensions, X features.
 """
 
+import warnings
 from typing import Any
 
 import pyro
@@ -48,7 +49,14 @@ def check_fit(
     some = torch.arange(min(CHECKED, len(split)), device=split.pixels.device)
     x = split.part(some).fixed(seen)
     pyro.clear_param_store()
-    with aside(x.device), statistics_kept(model, guide), pyro.validation_enabled():
+    with (
+        aside(x.device),
+        statistics_kept(model, guide),
+        pyro.validation_enabled(),
+        warnings.catch_warnings(),
+    ):
+        # What is held fixed, such as a network trained before, is meant to be.
+        warnings.filterwarnings("ignore", ".* because requires_grad=False")
         _check_model(settings, model, x)
         _check_guide(settings, model, guide, x)
         _check_view(settings, guide, view, x)

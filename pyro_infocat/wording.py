@@ -121,13 +121,16 @@ def where(error: Exception) -> str:
         # Its own text names the place.
         return text
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return text + (users_line(error) or f", {last.filename}, line {last.lineno}")
+    return text + (users_line(error) or f" ({last.filename}, line {last.lineno})")
 
 
-def users_line(error: Exception) -> str:
-    """The last line of the user's own that an error passed; nothing where it passed none."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if path.is_absolute() and not any(path.is_relative_to(place) for place in NOT_THE_USERS):
-            return f", {path}, line {frame.lineno}"
+def users_line(error: BaseException | None) -> str:
+    """The user's own line that an error, or what it came of, passed last; nothing for none."""
+    while error is not None:
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            path = Path(frame.filename)
+            ours = any(path.is_relative_to(place) for place in NOT_THE_USERS)
+            if path.is_absolute() and not ours:
+                return f" ({path}, line {frame.lineno})"
+        error = error.__cause__ or error.__context__
     return ""

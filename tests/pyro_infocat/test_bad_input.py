@@ -628,7 +628,7 @@ CLASSES = {
         "view",
         "class Mine(View):\n    def __call__(self, grey, classifier): return grey.turned()\n",
         # Where it does is for whoever wrote it.
-        ["no attribute 'turned'", ".py, line 15", "must accept x of shape (4, 64)"],
+        ["no attribute 'turned'", ".py, line 15)", "must accept x of shape (4, 64)"],
     ),
     "view of another type": (
         "view",
@@ -685,23 +685,23 @@ CLASSES = {
     "slip in a user's own arithmetic": (
         "guide",
         "class Mine(Enumerated):\n    def posterior(self, x): return 1 + 'one'\n",
-        ["unsupported operand", ".py, line 15"],
+        ["unsupported operand", ".py, line 15)"],
     ),
     "file that is not there": (
         "guide",
         "import numpy\n"
         "class Mine(Enumerated):\n    def posterior(self, x): return numpy.load('modes.npy')\n",
-        ["modes.npy", ".py, line 16"],
+        ["modes.npy", ".py, line 16)"],
     ),
     "a whole tensor in an error": (
         "guide",
         "class Mine(Enumerated):\n    def posterior(self, x): raise ValueError('1 ' * 9999)\n",
-        ["1 1 ...", ".py, line 15"],
+        ["1 1 ...", ".py, line 15)"],
     ),
     "critic that is not there yet": (
         "guide",
         "class Mine(Enumerated):\n    def critic(self, x): raise NotImplementedError('later')\n",
-        ["NotImplementedError: later", ".py, line 15"],
+        ["NotImplementedError: later", ".py, line 15)"],
     ),
 }
 
@@ -771,6 +771,20 @@ def test_an_argument_of_the_wrong_type(
     assert f"--prior.extra: expected {wanted}" in error
     assert "pairs" not in error
     assert "kl_z" not in error
+
+
+@pytest.mark.usefixtures("brief")
+def test_what_is_held_fixed_is_no_cause_for_alarm(
+    mine: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = mine(
+        "class Mine(Enumerated):\n"
+        "    def __init__(self, encoder, categories, latent):\n"
+        "        super().__init__(encoder, categories, latent)\n"
+        "        self.encoder.requires_grad_(False)\n"
+    )
+    assert main([*SMALL[:-2], "--guide", f"{name}.Mine", "--epochs", "1", "--out", OUT]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("brief")
@@ -885,7 +899,12 @@ def test_classes_of_ones_own_that_do_fit(
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [("class Mine(", "SyntaxError"), ("mode = 1 / 0", "ZeroDivisionError: division by zero")],
+    [
+        ("class Mine(", "SyntaxError"),
+        ("mode = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise ValueError('no way')", "no way"),
+        ("import nothere", "No module named 'nothere'"),
+    ],
 )
 def test_a_file_that_cannot_be_imported(
     code: str, said: str, mine: Callable[[str], str], refuse: Refuse
