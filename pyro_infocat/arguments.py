@@ -75,6 +75,16 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Settings, Path, bool]:
     return settings, Path(out), namespace.resume
 
 
+def as_given(message: str, argv: Sequence[str]) -> str:
+    """An error that begins with a flag, with the file in its place that said so."""
+    begins = re.match(r"--(\w+)", message)
+    if begins and begins[1] in {field.name for field in fields(Settings)}:
+        flag = begins[1]
+        if not typed(flag, argv):
+            return given_as(flag, _given(argv)[0], argv) + message.removeprefix(f"--{flag}")
+    return message
+
+
 def _config_first(argv: Sequence[str]) -> list[str]:
     """The command line with --config in front, so that every flag has the last word."""
     configs: list[str] = []
@@ -248,17 +258,23 @@ def _without_parts(argv: Sequence[str]) -> list[str]:
 
 def _peek(argv: Sequence[str]) -> tuple[str | None, str]:
     """--config and --data, which decide on the preset under the other flags."""
+    try:
+        config, data = _given(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(explain(str(error), None, argv)) from error
+    if config is None:
+        _refuse_data(data)
+    else:
+        _read_yaml(Path(config))
+    return config, data
+
+
+def _given(argv: Sequence[str]) -> tuple[str | None, str]:
+    """--config and --data as the command line has them."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config")
     first.add_argument("--data", default="digits")
-    try:
-        given, _ = first.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(explain(str(error), None, argv)) from error
-    if given.config is None:
-        _refuse_data(given.data)
-    else:
-        _read_yaml(Path(given.config))
+    given, _ = first.parse_known_args(argv)
     return given.config, given.data
 
 

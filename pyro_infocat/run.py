@@ -3,15 +3,20 @@
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyro_infocat.arguments import parse
+from pyro_infocat.arguments import as_given, parse
 from pyro_infocat.errors import UserError
 from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS, Settings
 
 INTERRUPTED, UNHEARD = 130, 141
 """Exit codes of a shell for what SIGINT and SIGPIPE end."""
+
+
+GRACE = 10.0
+"""Seconds that other processes leave the first one to say what is wrong."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         before = _written(out)
         run(settings, out, resume)
     except UserError as error:
-        return _fail(str(error))
+        return _fail(as_given(str(error), sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
         # Whoever read the output has gone; the interpreter's own last flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -152,6 +157,9 @@ def _say(line: str) -> None:
     """A line on stderr, once for all processes."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
+    else:
+        # As soon as one ends torchrun ends the others, and the first has yet to say it.
+        time.sleep(GRACE)
 
 
 if __name__ == "__main__":

@@ -319,6 +319,12 @@ def test_a_wrong_config(text: str, said: list[str], tmp_path: Path, refuse: Refu
         ("data: cifar", "mine.yaml: data: no data set 'cifar'"),
         ("information_weight: .inf", "mine.yaml: information_weight inf: must be a finite number"),
         ("batch_size: 0", "mine.yaml: batch_size 0: must be at least 1"),
+        ("weights: {foo: 1}", "mine.yaml: weights: no term 'foo' to weigh"),
+        ("device: gpu", "mine.yaml: device: no device 'gpu'; choose auto"),
+        (
+            "prior: {class_path: models.priors.Orthogonal, init_args: {delta: 0}}",
+            "mine.yaml: prior models.priors.Orthogonal: delta must be at least 1",
+        ),
         ("schedules: {kl_z: []}", "mine.yaml: schedules: kl_z is []; give [epoch, weight] pairs"),
         (
             "prior:\n  class_path: models.priors.Orthogonal\n  init_args: {scale: .nan}",
@@ -335,6 +341,12 @@ def test_a_flag_over_a_config_is_named_as_a_flag(tmp_path: Path, refuse: Refuse)
     (tmp_path / "mine.yaml").write_text("epochs: 3")
     error = refuse("--config", "mine.yaml", "--epochs", "many")
     assert error == "--epochs: expected a whole number, not 'many'"
+
+
+def test_a_flag_beside_a_config_is_named_as_a_flag(tmp_path: Path, refuse: Refuse) -> None:
+    (tmp_path / "mine.yaml").write_text("epochs: 3")
+    error = refuse("--config", "mine.yaml", "--device", "gpu")
+    assert error.startswith("--device: no device 'gpu'")
 
 
 def test_a_flag_over_what_is_wrong_in_a_config(tmp_path: Path, refuse: Refuse) -> None:
@@ -1386,7 +1398,11 @@ def test_ctrl_c_is_told_once(
 
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr(command, "run", interrupt)
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
     assert main(["--out", OUT]) == 130
+    # torchrun ends all as soon as one ends: the silent ones wait for the one that speaks.
+    assert len(waits) == 1 - lines
     assert capsys.readouterr().err.count("\n") == lines
 
 
