@@ -21,6 +21,9 @@ GRACE = 10.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    # Before torch is loaded: its threads would spin for milliseconds where one waits for another,
+    # which takes ten times as long as the work where the machine has other things to do.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     out = before = None
     try:
         settings, out, resume = parse(argv)

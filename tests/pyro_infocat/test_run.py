@@ -1,6 +1,7 @@
 """What a run leaves behind, and that it can be repeated and continued to the bit."""
 
 import json
+import os
 import platform
 import shutil
 import signal
@@ -580,6 +581,16 @@ def test_help_and_print_config_end_well(capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     assert "--information_weight" in printed
     assert "class_path: models.priors.Orthogonal" in printed
+
+
+def test_threads_that_wait_spin_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless somebody has said how long."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    assert main(["--epochs", "0"]) == 2
+    assert os.environ["GOMP_SPINCOUNT"] == "5"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert main(["--epochs", "0"]) == 2
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--epochs", "0"], ["--data", "nothing"]])
