@@ -33,7 +33,7 @@ from pyro_infocat.benchmark import RESULTS, table
 from pyro_infocat.data import DataSet, load
 from pyro_infocat.errors import UserError
 from pyro_infocat.evaluate import clustering, generation
-from pyro_infocat.files import replace
+from pyro_infocat.files import replace, trouble
 from pyro_infocat.parser import Parser
 from pyro_infocat.settings import MOST_SEED
 
@@ -131,13 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        # A full disk names no file.
-        what = f"'{error.filename}'" if error.filename else "a result"
-        print(
-            f"error: cannot read or write {what} ({error.strerror}); make room, or choose another "
-            "--results",
-            file=sys.stderr,
-        )
+        print(f"error: {trouble(error)}, or choose another --results", file=sys.stderr)
         return 2
     return 0
 

@@ -65,10 +65,11 @@ def read_archive(path: Path) -> Archive:
         for name, pixels in images.items()
     }
     number = max(int(label.max()) for label in labels.values()) + 1
-    if "classes" not in arrays and number > sum(map(len, labels.values())):
+    examples = sum(map(len, labels.values()))
+    if "classes" not in arrays and number > examples:
         raise UserError(
-            f"--data: '{path}' has labels up to {number - 1} for {sum(map(len, labels.values()))} "
-            "images; number the classes from 0"
+            f"--data: '{path}' has labels up to {number - 1} for {examples} images; number the "
+            "classes from 0"
         )
     classes = [str(name) for name in arrays.get("classes", np.arange(number)).reshape(-1)]
     if len(classes) < number:

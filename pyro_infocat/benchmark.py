@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_infocat.errors import UserError
-from pyro_infocat.files import replace
+from pyro_infocat.files import replace, trouble
 from pyro_infocat.parser import Parser
 from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
 
@@ -50,13 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        # A full disk names no file.
-        what = f"'{error.filename}'" if error.filename else "a result"
-        print(
-            f"error: cannot read or write {what} ({error.strerror}); make room, or choose another "
-            "--out or --results",
-            file=sys.stderr,
-        )
+        print(f"error: {trouble(error)}, or choose another --out or --results", file=sys.stderr)
     return 2
 
 

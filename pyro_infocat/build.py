@@ -146,7 +146,6 @@ def blame(part: str, remedy: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        said = reason(error) + users_line(error)
-        if not isinstance(error, TypeError | ValueError):
-            said = where(error)
+        known = isinstance(error, TypeError | ValueError)
+        said = reason(error) + users_line(error) if known else where(error)
         raise UserError(f"{part}: {said}{remedy and '; '}{remedy}") from error

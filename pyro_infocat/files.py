@@ -15,3 +15,10 @@ def replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def trouble(error: OSError) -> str:
+    """What could not be read or written, and why."""
+    # A full disk names no file.
+    what = f"'{error.filename}'" if error.filename else "a result"
+    return f"cannot read or write {what} ({error.strerror}); make room"

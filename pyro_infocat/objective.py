@@ -131,7 +131,7 @@ class InfoCatELBO(TraceEnum_ELBO):
         terms: Terms = {}
         category = None
         if any(self.weights[name] for name in ELBO_TERMS):
-            if self.written_out(model, guide, *arguments[1:], **named):
+            if self.written_out(model, guide) and len(arguments) == 1 and not named:
                 (x,) = arguments
                 posterior = guide.posterior(x)
                 category = posterior.category
@@ -143,7 +143,7 @@ class InfoCatELBO(TraceEnum_ELBO):
                 terms |= self._traced(model, guide, *arguments, **named)
         if self.weights["information_bound"]:
             with statistics_kept(model, guide):
-                terms["information_bound"] = information_bound(model, guide, len(arguments[0]))
+                terms["information_bound"] = information_bound(model, guide, arguments[0].shape[0])
         if any(self.weights[name] for name in REAL_TERMS):
             category = category or guide.category(arguments[0])
             with statistics_kept(guide):
@@ -153,7 +153,7 @@ class InfoCatELBO(TraceEnum_ELBO):
 
     def bound_terms(self, model: Any, guide: Any, *arguments: Any, **named: Any) -> Terms:
         """The terms of the ELBO with every category decoded, as sums over the batch in nats."""
-        if self.written_out(model, guide, *arguments[1:], **named):
+        if self.written_out(model, guide) and len(arguments) == 1 and not named:
             (x,) = arguments
             return direct_terms(model, guide.posterior(x), x, self.num_particles)
         return self._traced(model, guide, *arguments, **named)
@@ -167,17 +167,12 @@ class InfoCatELBO(TraceEnum_ELBO):
                 terms[name] = terms[name] + share if name in terms else share
         return terms
 
-    def written_out(self, model: Any, guide: Any, *others: Any, **named: Any) -> bool:
-        """Whether :mod:`pyro_infocat.terms` writes these programs out.
-
-        :param others: what they take besides x, as ``named``: this project's take nothing.
-        """
-        # SVI's own handler asks for parameters alone; any other has a say in what is sampled.
-        heeded = all(getattr(handler, "param_only", False) for handler in _PYRO_STACK)
+    def written_out(self, model: Any, guide: Any) -> bool:
+        """Whether :mod:`pyro_infocat.terms` writes these programs out, of x alone."""
         return (
             self.direct
-            and heeded
-            and not (others or named)
+            # SVI's own handler asks for parameters alone; any other has a say in what is sampled.
+            and all(getattr(handler, "param_only", False) for handler in _PYRO_STACK)
             and getattr(type(model), "forward", None) is CatVAE.forward
             and getattr(type(guide), "forward", None) in (Guide.forward, Relaxed.forward)
         )

@@ -14,7 +14,6 @@ from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS, Settings
 INTERRUPTED, UNHEARD = 130, 141
 """Exit codes of a shell for what SIGINT and SIGPIPE end."""
 
-
 GRACE = 10.0
 """Seconds that other processes leave the first one to say what is wrong."""
 

@@ -247,7 +247,7 @@ def snapshot(
         "guide": guide.state_dict(),
         "optimizer": optimizer.state_dict(),
         "facts": asdict(facts),
-        "rng": random_states(device_of(model)),
+        "rng": random_states(model.prior.logits.device),
     }
 
 
@@ -268,13 +268,8 @@ def restore(
         # Its groups hold what suits this device, which may not be the checkpoint's.
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
-        restore_random(checkpoint["rng"], device_of(model))
+        restore_random(checkpoint["rng"], model.prior.logits.device)
         return list(checkpoint["history"])
-
-
-def device_of(model: CatVAE) -> torch.device:
-    """Where a model is."""
-    return model.prior.logits.device
 
 
 def brief(row: Mapping[str, float]) -> str:

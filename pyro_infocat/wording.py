@@ -50,7 +50,6 @@ SAYINGS = (
 )
 """What jsonargparse says, and what a person does; applied in this order."""
 
-
 NOT_THE_USERS = [
     *(ROOT / package for package in ("models", "guides", "pyro_infocat")),
     *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -120,8 +119,12 @@ def where(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         # Its own text names the place.
         return text
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return text + (users_line(error) or f" ({last.filename}, line {last.lineno})")
+    place = users_line(error)
+    # PyTorch says so of shapes that do not fit; where in PyTorch helps nobody.
+    if not place and type(error) is not RuntimeError:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f" ({last.filename}, line {last.lineno})"
+    return text + place
 
 
 def users_line(error: BaseException | None) -> str:
