@@ -2,12 +2,13 @@
 
     python -m benchmarks.estimators [--write]
 
-The digits preset's parts are trained for a few epochs by the bound, the information bound and a
-guard; then every estimator looks at one batch many times with the same model and guide. Variance
-is the trace of the gradient's covariance over the squared norm of the reference gradient, which is
-the mean over many draws of the enumerated bound with the analytic KL; distance is that of an
-estimator's own mean gradient from the reference, over its norm. An unbiased estimator's distance
-shrinks with the draws; the last column says how far chance alone would take it.
+The digits preset's parts are trained for a few epochs by the bound, the information bound and the
+marginal entropy; then every estimator is evaluated many times on one batch with the same model and
+guide. Variance is the trace of the gradient's covariance over the squared norm of the reference
+gradient, which is the mean over many draws of the enumerated bound with the analytic KL; distance
+is that of an estimator's own mean gradient from the reference, over the reference's norm. The
+distance of an unbiased estimator falls with the number of draws; "by chance alone" is what it would
+be for one.
 """
 
 import argparse
@@ -15,36 +16,28 @@ import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.documents import write
 from guides import Enumerated, Gumbel, SoftCode
 from guides.guide import Guide
 from models import CatVAE
-from pyro_infocat import build
-from pyro_infocat.arguments import parse
-from pyro_infocat.benchmark import with_table
-from pyro_infocat.data import digits
+from pyro_infocat.build import Builder
+from pyro_infocat.cli import run_flags
+from pyro_infocat.data.readers import digits
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.settings import ROOT
-from pyro_infocat.train import set_validation
+from pyro_infocat.places import ROOT
+from pyro_infocat.training.loop import set_validation
 
 BATCH, EPOCHS = 100, 15
 RESULTS = ROOT / "benchmarks" / "results" / "estimators.json"
-QUOTED = (
-    "enumerated, analytic KL",
-    "enumerated, sampled KL",
-    "2 likeliest and one drawn",
-    "soft code (no bound)",
-    "Gumbel-softmax at 0.3 (no bound)",
-)
-"""The rows that the README holds too."""
 
 
 def estimators(model: CatVAE, guide: Guide) -> dict[str, tuple[InfoCatELBO, nn.Module, str]]:
-    """Each estimator by name: the objective, the guide and the KL it wants of the model."""
+    """Each estimator by name: the objective, its guide, and the KL that the model asks for."""
     enumerated = {
         "enumerated, analytic KL": (InfoCatELBO(0.0), guide, "analytic"),
         "enumerated, sampled KL": (InfoCatELBO(0.0), guide, "sampled"),
@@ -71,21 +64,23 @@ def estimators(model: CatVAE, guide: Guide) -> dict[str, tuple[InfoCatELBO, nn.M
     }
     relaxed = {
         "soft code (no bound)": (InfoCatELBO(0.0), like(guide, SoftCode), "analytic"),
-        "Gumbel-softmax at 1 (no bound)": (InfoCatELBO(0.0), like(guide, Gumbel), "analytic"),
+        "Gumbel-softmax at 1 (no bound)": (InfoCatELBO(0.0), like(guide, Gumbel, 1.0), "analytic"),
         "Gumbel-softmax at 0.3 (no bound)": (
             InfoCatELBO(0.0),
-            like(guide, Gumbel, temperature=0.3),
+            like(guide, Gumbel, 0.3),
             "analytic",
         ),
     }
     return enumerated | decoded | relaxed
 
 
-def like(guide: Guide, kind: type[Enumerated], **arguments: float) -> Guide:
+def like(guide: Guide, kind: type[Enumerated], temperature: float | None = None) -> Guide:
     """A guide of another kind with the same parameters."""
-    made = kind.__new__(kind)
+    made: Any = kind.__new__(kind)
     nn.Module.__init__(made)
-    made.__dict__.update(guide.__dict__ | {"quirks": False, "temperature": 1.0} | arguments)
+    made.__dict__.update(guide.__dict__, quirks=False)
+    if temperature is not None:
+        made.temperature = temperature
     return made
 
 
@@ -120,14 +115,14 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--draws", type=int, default=300)
-    parser.add_argument("--write", action="store_true", help="results, docs/cost.md and README.md")
+    parser.add_argument("--write", action="store_true", help="the results and their tables")
     options = parser.parse_args()
     torch.set_num_threads(1)
     set_validation(False)
-    settings, _, _ = parse([])
+    settings, _, _ = run_flags.parse(run_flags.read([]))
     torch.manual_seed(0)
     data = digits()
-    model, guide, _ = build.build(settings, torch.device("cpu"))
+    model, guide = Builder(settings, data.facts).programs(torch.device("cpu"))
     bound = InfoCatELBO(weights={"marginal_entropy": 2.0})
     module = bound(model, guide)
     adam = torch.optim.Adam(module.parameters(), 1e-3)
@@ -151,7 +146,7 @@ def main() -> None:
         if reference is None:
             torch.manual_seed(0)
             reference = draws(loss, parameters, 10 * options.draws)[1].mean(0)
-        # The same for every row, and none of the reference's: the distance is of two estimates.
+        # One seed for every row, but not the reference's, since the two must be independent.
         torch.manual_seed(1)
         losses, gradients, ms = draws(loss, parameters, options.draws)
         scale = reference.norm().item()
@@ -164,7 +159,7 @@ def main() -> None:
                 "loss_spread": losses.std().item(),
                 "variance": variance,
                 "distance": (gradients.mean(0) - reference).norm().item() / scale,
-                # The reference is a mean of ten times the draws of the first row's kind.
+                # The reference has an error too: it is a mean of ten times the draws, of row one.
                 "chance": math.sqrt((variance + first / 10) / options.draws),
                 "ms": ms,
             }
@@ -172,15 +167,12 @@ def main() -> None:
         print(table(rows[-1:]).split("\n")[-1], flush=True)
     if options.write:
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-        for document, content in documents().items():
-            document.write_text(with_table(document.read_text(), content, "estimators"))
+        write("estimators", lambda document: committed())
 
 
-def documents() -> dict[Path, str]:
-    """Each document that holds a table of the committed results, and the table."""
-    rows = json.loads(RESULTS.read_text())
-    short = [row for row in rows if row["name"] in QUOTED]
-    return {ROOT / "docs" / "cost.md": table(rows), ROOT / "README.md": table(short)}
+def committed() -> str:
+    """The committed results as Markdown."""
+    return table(json.loads(RESULTS.read_text()))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python -m benchmarks.growth [--device cuda] [--write]
 
-The project's own step (enumerated bound with the analytic KL, information bound, Adam), B = 128,
-X = 784, H = 400, two latent dimensions a category, with all categories decoded and with the two
-likeliest and one drawn, which leaves value and gradient right on average. Each row is a process
-of its own, so that its peak of memory is its own; from that peak the memory of the process before
-the first step, with everything imported and the parameters made, is taken away.
+The project's step (enumerated bound with the analytic KL, information bound, Adam) at B = 128,
+X = 784, H = 400 and two latent dimensions for each category, with all categories decoded, and with
+the two likeliest and one drawn by chance, an unbiased estimate. Each row is measured in a process
+of its own. Its memory is the peak less what the process held before the first step, with everything
+imported and the parameters made.
 """
 
 import argparse
@@ -19,11 +19,11 @@ import time
 
 import torch
 
-from benchmarks.step_time import DOCUMENT, FEATURES, RESULTS, machine, parts, step
+from benchmarks.documents import write
+from benchmarks.step_time import FEATURES, RESULTS, machine, parts, step
 from guides import Enumerated
-from pyro_infocat.benchmark import with_table
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.train import set_validation
+from pyro_infocat.training.loop import set_validation
 
 BATCH, HIDDEN = 128, 400
 ROWS = [(10, 0), (100, 0), (10, 2), (100, 2), (1000, 2)]
@@ -31,7 +31,7 @@ ROWS = [(10, 0), (100, 0), (10, 2), (100, 2), (1000, 2)]
 
 
 def measure(categories: int, decoded: int, device: str, steps: int) -> dict[str, float]:
-    """Median milliseconds of a step and the mebibytes that steps take at their peak."""
+    """Median milliseconds of a step, and the peak of memory in mebibytes."""
     set_validation(False)
     model, guide = parts(categories, HIDDEN, Enumerated, device)
     model.kl = "analytic"
@@ -50,7 +50,7 @@ def measure(categories: int, decoded: int, device: str, steps: int) -> dict[str,
 
 
 def peak(device: str) -> float:
-    """The most memory that this process has held, in mebibytes."""
+    """The most memory that this process has held so far, in mebibytes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--write", action="store_true", help="the results and docs/cost.md")
+    parser.add_argument("--write", action="store_true", help="the results and their table")
     parser.add_argument("--row", type=int, nargs=2, help="K and decoded: this row alone, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -91,14 +91,14 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.growth", "--device", options.device]
         command += ["--threads", str(options.threads), "--steps", str(options.steps)]
         command += ["--row", str(categories), str(decoded)]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows.append({"categories": categories, "decoded": decoded, **json.loads(out)})
         print(rows[-1], flush=True)
     if options.write:
         record = {"machine": machine(options.device, options.threads), "rows": rows}
         file = RESULTS / f"growth_{torch.device(options.device).type}.json"
         file.write_text(json.dumps(record, indent=1) + "\n")
-        DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table(), "growth"))
+        write("growth", lambda document: table())
 
 
 if __name__ == "__main__":

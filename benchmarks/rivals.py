@@ -2,12 +2,11 @@
 
     python -m benchmarks.rivals [--data mnist] [--seeds 0 1 2] [--only "k-means"]
 
-k-means groups grey levels; a Gaussian mixture groups the codes of an autoencoder. Neither sees a
-label. The autoencoder's activation was chosen by the squared error of a tenth of the training
-images that it was not trained on. Finished seeds are kept, so the same command resumes.
+k-means clusters grey levels; a Gaussian mixture clusters the codes of an autoencoder. Neither sees
+a label. The autoencoder's activation was chosen by its squared error on a tenth of the training
+images, held out for that. Finished seeds are kept, so the same command resumes.
 """
 
-import argparse
 import json
 import platform
 import re
@@ -15,9 +14,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import sklearn
@@ -30,12 +30,16 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from pyro_infocat.benchmark import RESULTS, table
+from pyro_infocat.cli import command_line
 from pyro_infocat.data import DataSet, load
 from pyro_infocat.errors import UserError
-from pyro_infocat.evaluate import clustering, generation
-from pyro_infocat.files import replace, trouble
-from pyro_infocat.parser import Parser
-from pyro_infocat.settings import MOST_SEED
+from pyro_infocat.evaluation.clustering import clustering
+from pyro_infocat.evaluation.generation import generation
+from pyro_infocat.settings import MOST_SEED, setting
+from pyro_infocat.storage.files import replace, trouble
+from pyro_infocat.version import made_by
+
+MODULE = "benchmarks.rivals"
 
 CATEGORIES = 10
 
@@ -45,14 +49,25 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "hidden": (400, 10, 400),
         "batch": 256,
         "passes": 20,
-        # A small data set takes more passes, until this many are seen.
+        # More passes over a small data set, until the network was shown this many.
         "examples": 1_200_000,
         "starts": 5,
     },
 }
-"""What each rival is made with. Of several random starts the best by the rival's own measure."""
+"""Each rival's settings. Of its random starts the best by its own objective is taken."""
 
 TITLES = {"digits": "the digits", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Rivals from scikit-learn on the data of the presets: a row each of the same table."""
+
+    data: list[Literal[tuple(TITLES)]] = setting(list(TITLES), "data sets")
+    data_root: Path = setting(Path("data"), "where the archives are")
+    seeds: list[int] = setting([0, 1, 2, 3, 4], "of the runs", least=0, most=MOST_SEED)
+    only: list[Literal[tuple(SETTINGS)]] = setting(list(SETTINGS), "which rivals")
+    results: Path = setting(RESULTS, "the JSON of each row goes here")
 
 
 def k_means(data: DataSet, seed: int, starts: int) -> dict[str, Any]:
@@ -89,7 +104,7 @@ def autoencoder_mixture(
 
     found = mixture.predict(codes(network, data.test.grey()))
     means, covariances = torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_)
-    # As much of a model as generation asks for.
+    # What generation uses of a model.
     model: Any = SimpleNamespace(
         prior=SimpleNamespace(
             categories=CATEGORIES, component=lambda c: MultivariateNormal(means[c], covariances[c])
@@ -109,7 +124,7 @@ def codes(network: MLPRegressor, x: Tensor) -> np.ndarray:
 
 
 def through(network: MLPRegressor, x: Tensor, begin: int, end: int) -> Tensor:
-    """What layers of the network make of x (..., X): (..., Y), the last of them not activated."""
+    """The output of some of the network's layers for x (..., X): (..., Y), the last one linear."""
     for layer in range(begin, end):
         weight, shift = network.coefs_[layer], network.intercepts_[layer]
         x = x if layer == begin else x.relu()
@@ -126,7 +141,8 @@ RIVALS: dict[str, Callable[..., dict[str, Any]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        run(parse(argv))
+        options, _ = command_line.parse(Options, argv, MODULE)
+        run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -136,27 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """What this command was told.
-
-    :raises UserError: for anything that the user gave wrong.
-    """
-    description = (__doc__ or "").split("\n")[0]
-    parser = Parser(prog="python -m benchmarks.rivals", description=description)
-    add = parser.add_argument
-    add("--data", nargs="+", choices=TITLES, default=list(TITLES))
-    add("--data_root", type=Path, default=Path("data"), help="where the archives are")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    add("--only", nargs="+", choices=RIVALS, default=list(RIVALS))
-    add("--results", type=Path, default=RESULTS, help="the JSON of each row goes here")
-    options = parser.parse_args(argv)
-    for seed in options.seeds:
-        if not 0 <= seed <= MOST_SEED:
-            raise UserError(f"--seeds {seed}: must lie in 0 to {MOST_SEED}")
-    return options
-
-
-def run(options: argparse.Namespace) -> None:
+def run(options: Options) -> None:
     """Run what is not finished and print the table."""
     options.results.mkdir(parents=True, exist_ok=True)
     for name in options.data:
@@ -167,14 +163,14 @@ def run(options: argparse.Namespace) -> None:
             flags = [f"{key}={value}" for key, value in SETTINGS[rival].items()]
             record: dict[str, Any] = {
                 "name": f"{rival} on {TITLES[name]}",
-                "preset": "benchmarks.rivals",
+                "preset": MODULE,
                 "flags": flags,
                 "runs": [],
             }
             if file.exists():
                 record = json.loads(file.read_text())
             if record["flags"] != flags:
-                raise UserError(f"--results: '{file}' holds runs of other settings; delete it")
+                raise UserError(f"'{file}' holds runs of other settings; delete it", "results")
             for seed in options.seeds:
                 if seed not in [run["seed"] for run in record["runs"]]:
                     record["runs"].append(measure(rival, data, seed))
@@ -184,9 +180,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(rival: str, data: DataSet, seed: int) -> dict[str, Any]:
-    """A rival's figures of the test split."""
+    """A rival's figures on the test split, and what they were made by."""
     with warnings.catch_warnings():
-        # The number of passes is what ends them, which is no cause for alarm.
+        # It is the number of passes that ends the training, as intended.
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = RIVALS[rival](data, seed, **SETTINGS[rival])
     versions = {
@@ -194,7 +190,7 @@ def measure(rival: str, data: DataSet, seed: int) -> dict[str, Any]:
         "numpy": np.__version__,
         "sklearn": sklearn.__version__,
     }
-    return found | {"seed": seed, "versions": versions}
+    return found | {"seed": seed, "versions": versions, "made_by": made_by()}
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python -m benchmarks.step_time [--device cuda] [--write]
 
-Every contender has the same networks with the same parameters, the same maths (the enumerated
-bound with a sampled KL, and the information bound) and Adam. Before anything is timed, the first
-three must agree on the loss and on every gradient under the same noise. Steps are interleaved,
-one of each in turn, so that a change of the machine's pace falls on all of them; figures are
-medians. The soft code decodes once an example and trains no bound: it is there for scale.
+All four have the same networks with the same parameters, and Adam; the first three also the same
+objective (the enumerated bound with a sampled KL, and the information bound). Before anything is
+timed, these three must agree on the loss and on every gradient under the same noise. Steps are
+interleaved, one of each in turn, so that a change of the machine's speed affects all of them;
+figures are medians. The soft code decodes each example once and is no bound; it is for comparison.
 """
 
 import argparse
@@ -28,18 +28,17 @@ from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from benchmarks.documents import write
 from guides import Enumerated, SoftCode, encoders
 from guides.guide import LOG_SCALE_BOUND, Guide
 from models import CatVAE, decoders, likelihoods, priors
-from pyro_infocat.benchmark import with_table
-from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.settings import ROOT
-from pyro_infocat.step import Recorder
-from pyro_infocat.terms import Terms, information_bound
-from pyro_infocat.train import adam, set_validation
+from pyro_infocat.objective import InfoCatELBO, Terms
+from pyro_infocat.objective.terms import information_bound
+from pyro_infocat.places import ROOT
+from pyro_infocat.training.loop import adam, set_validation
+from pyro_infocat.training.step import Recorder
 
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENT = ROOT / "docs" / "cost.md"
 FEATURES, DELTA = 784, 2
 CASES = {
     "K=10 B=128 H=400": (10, 128, 400),
@@ -65,7 +64,7 @@ def plain_pyro(model: CatVAE, guide: Guide) -> Step:
 
 
 def plain_torch(model: CatVAE, guide: Enumerated) -> Step:
-    """The same sums written down in PyTorch, as one would without thinking of time."""
+    """The same objective in PyTorch, written plainly and not for speed."""
     prior, network = model.prior, model.decoder.network
     modes: Tensor = prior.modes  # type: ignore[assignment]
 
@@ -140,7 +139,7 @@ def measure(made: dict[str, tuple[Step, list]], x: Tensor, rounds: int) -> dict[
     """Median milliseconds of a step: loss, backward and Adam."""
     steps = {name: step(name, *contender) for name, contender in made.items()}
     if x.is_cuda:
-        # As training takes it: recorded once as a CUDA graph.
+        # As in training: recorded once as a CUDA graph, then replayed.
         recorder = Recorder(steps["pyro_infocat"])
         steps["pyro_infocat"] = lambda x: recorder(x, None)
     times: dict[str, list[float]] = {name: [] for name in made}
@@ -156,7 +155,7 @@ def measure(made: dict[str, tuple[Step, list]], x: Tensor, rounds: int) -> dict[
 
 
 def step(name: str, loss: Step, parameters: list) -> Callable[[Tensor], Terms]:
-    """A training step of a contender; ours has Adam as one kernel, the others PyTorch's default."""
+    """A training step of a contender; ours has the fused Adam, the others PyTorch's default."""
     ours = name == "pyro_infocat"
     optimizer = adam(parameters, 1e-3) if ours else torch.optim.Adam(parameters)
 
@@ -191,7 +190,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--write", action="store_true", help="the results and docs/cost.md")
+    parser.add_argument("--write", action="store_true", help="the results and their table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if torch.device(options.device).index is not None:
@@ -216,7 +215,7 @@ def main() -> None:
         record = {"machine": machine(options.device, options.threads), "ms": results}
         file = RESULTS / f"step_time_{torch.device(options.device).type}.json"
         file.write_text(json.dumps(record, indent=1) + "\n")
-        DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table(), "steps"))
+        write("steps", lambda document: table())
 
 
 def machine(device: str, threads: int) -> dict[str, Any]:

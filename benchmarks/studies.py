@@ -1,4 +1,4 @@
-"""A preset with one thing swapped by flags, as a user would: a row each, and a table of them.
+"""A preset with one thing changed by flags, as a user would: a row each, and a table of them.
 
     python -m benchmarks.studies parts      priors, guides, networks and likelihoods, on the digits
     python -m benchmarks.studies decoded    all categories decoded, or a few and one drawn, on MNIST
@@ -9,17 +9,21 @@
 command resumes. The document's table is written once every row that was asked for is there.
 """
 
-import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from benchmarks.documents import README, write
 from pyro_infocat import benchmark
+from pyro_infocat.cli import command_line
 from pyro_infocat.errors import UserError
-from pyro_infocat.files import replace
-from pyro_infocat.parser import Parser
-from pyro_infocat.settings import ROOT
+from pyro_infocat.places import ROOT
+from pyro_infocat.settings import MOST_SEED, setting
+
+MODULE = "benchmarks.studies"
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Study:
     """A table.
 
     :ivar preset: what every row begins with.
-    :ivar document: holds the table.
+    :ivar mark: the name of the table's place in the documents.
     :ivar rows: the flags that make a row of the preset, by its name.
     :ivar seeds: those of the table, unless others are asked for.
     :ivar results: a file a row.
@@ -35,34 +39,47 @@ class Study:
     """
 
     preset: Path
-    document: Path
+    mark: str
     rows: Mapping[str, Sequence[str]]
     seeds: Sequence[int]
     results: Path
     always: Sequence[str] = ()
 
+    def flags(self, row: str) -> list[str]:
+        """What is changed of the preset in a row."""
+        return [*self.always, *self.rows[row]]
+
+    def table(self, document: Path) -> str:
+        """The committed results for a document, in the README their short form.
+
+        A row is marked where its preset or its flags have changed since.
+        """
+        current = {row: benchmark.recipe(self.preset, self.flags(row)) for row in self.rows}
+        short = document == README
+        return (benchmark.summary if short else benchmark.table)(self.results, current)
+
 
 RUNS = ROOT / "runs"
 
-# One start and four epochs. KL(q(z|x,c) || p(z|c)) weighs 2 for the first half, as in the preset.
+# One start and four epochs; KL(q(z|x,c) || p(z|c)) has weight 2 at first, as in the preset.
 BRIEF = ("--starts", "1", "--epochs", "4", "--nll_samples", "10")
 BRIEF += ("--schedules", "{kl_z: [[0, 2], [1, 2], [3, 1]]}")
 
 RATE = "learning_rate: [[0, 0.002], [4, 0.002], [7, 0.0002]]"
 LATE = ", ".join(f"{term}: [[1, 0], [2, 1]]" for term in ("reconstruction", "kl_z", "kl_c"))
 NO_INFORMATION = ("--information_weight", "0")
-# Without the terms on real data there is nothing for q(c|x) to learn alone.
+# Without the terms on real data q(c|x) has nothing to learn alone, so the bound is there at once.
 NO_REAL_DATA = ("--weights", "{marginal_entropy: 20}", "--schedules", f"{{{RATE}}}")
 
 STUDIES = {
     "parts": Study(
         preset=RUNS / "digits.yaml",
-        document=ROOT / "docs" / "parts.md",
+        mark="parts",
         seeds=range(2),
         results=benchmark.RESULTS / "parts",
         rows={
             "digits preset": [],
-            # Its modes lie as far apart as the preset's.
+            # Modes at the same distance from each other as the preset's.
             "prior: Simplex": ["--prior", "models.priors.Simplex", "--prior.scale", "4.025"],
             "prior: Gaussian (a plain VAE)": ["--prior", "models.priors.Gaussian"],
             "prior: Mixture": ["--prior", "models.priors.Mixture", "--prior.latent", "20"],
@@ -105,7 +122,7 @@ STUDIES = {
     ),
     "decoded": Study(
         preset=RUNS / "mnist-paper.yaml",
-        document=ROOT / "docs" / "cost.md",
+        mark="decoded",
         seeds=range(1),
         results=benchmark.RESULTS / "decoded",
         rows={
@@ -118,7 +135,7 @@ STUDIES = {
     ),
     "ablation": Study(
         preset=ROOT / "benchmarks" / "ablation.yaml",
-        document=ROOT / "docs" / "results.md",
+        mark="ablation",
         results=benchmark.RESULTS / "ablation",
         seeds=range(5),
         rows={
@@ -137,7 +154,7 @@ STUDIES = {
     ),
     "rivals": Study(
         preset=RUNS / "mnist-paper.yaml",
-        document=benchmark.README,
+        mark="results",
         seeds=range(3),
         results=benchmark.RESULTS,
         rows={
@@ -160,12 +177,17 @@ STUDIES = {
 }
 
 
-def document(name: str) -> str:
-    """The text of a study's document with the table as the results are."""
-    study = STUDIES[name]
-    mark = "results" if study.results == benchmark.RESULTS else name
-    text = study.document.read_text()
-    return benchmark.with_table(text, benchmark.table(study.results), mark)
+@dataclass(frozen=True)
+class Options:
+    """A preset with one thing changed by flags: a row each, and a table of them."""
+
+    study: str = command_line.positional(f"one of {', '.join(STUDIES)}")
+    jobs: int = setting(2, "runs at once", least=1, most=1024)
+    seeds: list[int] | None = setting(
+        None, "those of the committed table when not given", least=0, most=MOST_SEED
+    )
+    out: Path = setting(Path("runs/studies"), "the runs' folders go here")
+    only: list[str] | None = setting(None, "names of rows; all when not given")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,41 +199,69 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> Options:
     """What this command was told.
 
     :raises UserError: for anything that the user gave wrong.
     """
-    description = (__doc__ or "").split("\n")[0]
-    parser = Parser(prog="python -m benchmarks.studies", description=description)
-    add = parser.add_argument
-    add("study", choices=STUDIES)
-    add("--jobs", type=int, default=2, help="runs at once")
-    add("--seeds", type=int, nargs="+", help="those of the committed table where none are given")
-    add("--out", type=Path, default=Path("runs/studies"), help="the runs' folders go here")
-    add("--only", nargs="+", help="names of rows")
-    options = parser.parse_args(argv)
-    study = STUDIES[options.study]
+    options, _ = command_line.parse(Options, argv, MODULE)
+    if options.study not in STUDIES:
+        raise UserError(f"no study '{options.study}'; there are {_quoted(STUDIES)}")
+    rows = STUDIES[options.study].rows
     for row in options.only or ():
-        if row not in study.rows:
-            there = ", ".join(f"'{name}'" for name in study.rows)
-            raise UserError(f"--only: {options.study} has no row '{row}'; there are {there}")
+        if row not in rows:
+            said = f"{options.study} has no such row; there are {_quoted(rows)}"
+            raise UserError(said, "only", row)
     return options
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Run what is not finished; returns the first exit code that is not 0."""
     study = STUDIES[options.study]
     for row in options.only or study.rows:
         seeds = map(str, options.seeds or study.seeds)
         command = [str(study.preset), "--name", row, "--seeds", *seeds]
         command += ["--jobs", str(options.jobs), "--out", str(options.out / options.study)]
-        command += ["--results", str(study.results), *study.always, *study.rows[row]]
+        command += ["--results", str(study.results), *study.flags(row)]
         code = benchmark.main(command)
         if code:
             return code
-    replace(study.document, document(options.study).encode())
+    write(study.mark, study.table)
     return 0
+
+
+def counts(results: Path) -> str:
+    """How many images and samples the figures in a folder of results are of, in two sentences."""
+    images: dict[str, list[str]] = defaultdict(list)
+    samples: dict[str, list[str]] = defaultdict(list)
+    for row in benchmark.records(results):
+        # Runs of before 20,000 images were generated do not say how many there were.
+        of = {run.get("generation_samples", 1000) for run in row["runs"]
+              if "generation_accuracy" in run}  # fmt: skip
+        by = {run["nll_samples"] for run in row["runs"] if "nll" in run}
+        for found, groups in ((of, images), (by, samples)):
+            if found:
+                groups[" or ".join(f"{number:,}" for number in sorted(found))].append(row["name"])
+    return (
+        f"Generation accuracy is of {_grouped(images, 'generated images', 'of')}. "
+        f"The NLL is by {_grouped(samples, 'importance samples', 'by')}."
+    )
+
+
+def _grouped(groups: Mapping[str, Sequence[str]], what: str, word: str) -> str:
+    """The number of most rows, and the rows of each other one."""
+    usual = max(groups, key=lambda number: len(groups[number]))
+    others = [
+        f", but {word} {number} in the rows of {', '.join(rows[:-1])}"
+        f"{' and ' if rows[:-1] else ''}{rows[-1]}"
+        for number, rows in groups.items()
+        if number != usual
+    ]
+    return f"{usual} {what}{''.join(others)}"
+
+
+def _quoted(names: Mapping[str, Any]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How to infer the category and the latent vector: encoders and guides.
+"""The inference side: encoders and guides.
 
 Shapes: B batch, K categories, D latent dimensions, X features, H hidden features.
 """

@@ -1,10 +1,11 @@
-"""The guide that leaves c to Bayes' rule.
+"""The guide whose q(c | x) follows from the prior by Bayes' rule.
 
 Shapes: B batch, K categories, D latent dimensions, X features, H hidden features.
 """
 
+import copy
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import pyro
 import pyro.distributions as dist
@@ -16,12 +17,12 @@ from guides.guide import Guide, Posterior, normal
 
 
 class Responsible(Protocol):
-    """A prior as this guide sees it."""
+    """The interface that :class:`Bayes` needs of a prior."""
 
     categories: int
 
     def responsibilities(self, z: Tensor) -> Tensor:
-        """log p(c | z) for z (..., D): (..., K)."""
+        """log p(c | z) in nats for z (..., D): (..., K)."""
 
 
 class Bayes(Guide):
@@ -29,29 +30,48 @@ class Bayes(Guide):
 
         z ~ N(mean(x), scale(x))
 
-    c is no site of the guide: the model sums it out, and its posterior given z is exact. The
-    category of an image, q(c | x), is p(c | z) at the mean of q(z | x).
+    c is not a site of this guide: the model sums it out, and its posterior given z is exact.
+    ``category``, q(c | x), is p(c | z) at the mean of q(z | x).
 
-    :param encoder: makes a network from x (..., X) to hidden features (..., H), with ``width`` H.
+    :param encoder: builds a network from x (..., X) to hidden features (..., H), with ``width`` H.
     :param prior: the model's prior, for p(c | z).
     :param latent: D.
+    :raises TypeError: where it is copied without its prior: see :meth:`__deepcopy__`.
     """
 
     def __init__(self, encoder: Callable[[], Encoder], prior: Responsible, latent: int) -> None:
         super().__init__(prior.categories)
         self.encoder = encoder()
         self.head = nn.Linear(self.encoder.width, 2 * latent)
-        # Not a submodule: the prior's parameters are the model's.
-        self.responsibilities = prior.responsibilities
+        # In a tuple, or it would become a submodule: its parameters are the model's.
+        self._prior = (prior,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy that reads p(c | z) off the copy of the prior.
+
+        Alone it would read a copy of the prior that belongs to no model and is never trained.
+
+        :raises TypeError: where the prior is not copied at once with it, before it.
+        """
+        if id(self._prior[0]) not in memo:
+            raise TypeError(
+                f"{type(self).__name__} reads p(c|z) off the model's prior: copy both at once, the "
+                "model first, as in copy.deepcopy(torch.nn.ModuleList([model, guide]))"
+            )
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def posterior(self, x: Tensor) -> Posterior:
         latent = normal(self.head(self.encoder(x)))
-        category = dist.Categorical(logits=self.responsibilities(latent.mean))
+        category = dist.Categorical(logits=self._prior[0].responsibilities(latent.mean))
         return Posterior(
             category, lambda c: latent.expand(torch.broadcast_shapes(c.shape, latent.batch_shape))
         )
 
     def forward(self, x: Tensor) -> None:
+        """The Pyro program, with the site ``z`` only, for x (B, X)."""
         pyro.module("guide", self)
         with pyro.plate("batch", x.shape[0]):
             pyro.sample("z", normal(self.head(self.encoder(x))))

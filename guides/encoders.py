@@ -1,4 +1,4 @@
-"""Encoders: networks from x (..., X) to hidden features (..., H), for any left dimensions.
+"""Encoders: networks from x (..., X) to hidden features (..., H), of any batch shape.
 
 Shapes: B batch, X features, H hidden features.
 """
@@ -11,11 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
+from guides.recorded import Recorded
 
-class Encoder(nn.Module):
-    """A network from x (..., X) to features (..., ``width``)."""
+
+class Encoder(Recorded, nn.Module):
+    """A network from x (..., X) to hidden features (..., H). A subclass defines ``forward``."""
 
     width: int
+    """H, set by the constructor."""
+    schedulable: tuple[str, ...] = ()
+    """Names of float attributes that a schedule may set between epochs."""
 
 
 class MLP(Encoder):
@@ -24,7 +29,7 @@ class MLP(Encoder):
     :param features: X.
     :param hidden: widths of the layers; the last is H.
     :param norm: batch normalisation before each ReLU.
-    :raises ValueError: where no layer is given, or one of no width.
+    :raises ValueError: for no layer or a width below 1.
     """
 
     def __init__(self, features: int, hidden: Sequence[int] = (400,), norm: bool = False) -> None:
@@ -39,7 +44,7 @@ class MLP(Encoder):
         self.width = hidden[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        # Batch normalisation takes one batch dimension: the left ones are folded into it and back.
+        # Batch normalisation takes one batch dimension.
         return self.network(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.width)
 
 
@@ -47,7 +52,7 @@ class Convolutional(Encoder):
     """Two strided convolutions and a fully connected layer.
 
     :param shape: (height, width) of an image.
-    :param width: channels of the first convolution, twice as many in the second.
+    :param width: channels of the first convolution; the second has twice as many.
     :param hidden: H.
     :param norm: batch normalisation before each ReLU.
     """
@@ -74,9 +79,10 @@ class Convolutional(Encoder):
 
 
 def strided_convolutions(width: int, norm: bool) -> nn.Sequential:
-    """Two convolutions, each of which halves an image's sides, and all pixels in a row.
+    """Two convolutions of stride 2, then flattened: images (N, 1, height, width) to (N, F).
 
-    :param width: channels of the first, twice as many in the second.
+    :param width: channels of the first convolution; the second has twice as many.
+    :param norm: batch normalisation before each ReLU.
     """
     return nn.Sequential(
         nn.Conv2d(1, width, 4, stride=2, padding=1),
@@ -90,24 +96,22 @@ def strided_convolutions(width: int, norm: bool) -> nn.Sequential:
 
 
 class Upright(Encoder):
-    """An image turned upright by its moments, then convolutions, then fully connected layers.
+    """Images normalised by their moments, then convolutions, then fully connected layers.
 
-    The grey levels' centre, slant and spreads say where an image lies and how it leans. It is
-    moved, sheared and scaled to lie in the middle, lean nowhere and spread as far as every other
-    one, and what was taken away is put beside it. Images that differ by such a move alone then
-    look the same to the layers above.
+    An affine map (shift, shear and scales) brings the first and second moments of an image's grey
+    levels to fixed values: centred, without slant, of given spreads. The removed moments, the
+    pose, are features beside the image. Images that differ by such a map differ in the pose alone.
 
     :param shape: (height, width) of an image.
     :param hidden: widths of the fully connected layers; the last is H.
-    :param width: channels of the first of two strided convolutions, twice as many in the second;
-        0 for no convolution.
+    :param width: channels of the first of two strided convolutions, the second having twice as
+        many; 0 for no convolution.
     :param norm: batch normalisation before each ReLU.
-    :param spread: standard deviations down and across after the move, in half images.
-    :param pose_weight: what the pose is multiplied by. Its five numbers stand beside a thousand
-        of the image: at 1 the layers hardly see them at first, and with them how tall or how
-        broad a thing is.
-    :raises ValueError: where no layer is given, or one of no width, or no spread, or a negative
-        weight.
+    :param spread: standard deviations down and across of a normalised image, in half images.
+    :param pose_weight: factor on the pose. At 1 its five features have little effect at first
+        beside those of the image, and with them the size that the image had.
+    :raises ValueError: for no layer, a width below 1, a spread that is not two positive numbers or
+        a negative ``pose_weight``.
     """
 
     def __init__(
@@ -144,13 +148,14 @@ class Upright(Encoder):
         return features.reshape(*x.shape[:-1], self.width)
 
     def upright(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The images (B, 1, height, width) upright, and the pose (B, 5) that they had.
+        """Normalised images (B, 1, height, width) and poses (B, 5) of images of that shape.
 
-        A pose is the log-spreads over the wanted ones, across and down, the slant and the centre.
+        A pose is log-spreads across and down relative to ``spread``, slant, and centre across and
+        down in half images.
         """
-        # The move is held constant: through it a gradient would push grey levels about.
+        # Detached: the map is not to be differentiated with respect to grey levels.
         grey = images.detach().squeeze(1)
-        # A blank image has no moments: it counts as one pixel in the middle.
+        # At least one pixel's mass, so that a blank image has finite moments.
         mass = grey.sum((1, 2)).clamp_min(1.0)
 
         def mean(values: Tensor) -> Tensor:
@@ -159,7 +164,7 @@ class Upright(Encoder):
         middle, level = mean(self.across), mean(self.down)
         right = self.across - middle[:, None, None]
         below = self.down - level[:, None, None]
-        # A spread of a pixel's width at least, so that thin strokes are not blown up.
+        # Spreads of at least a pixel, so that thin strokes are not magnified without limit.
         least = (2.0 / max(self.shape)) ** 2
         down = mean(below.square()).clamp_min(least)
         both = mean(right * below)
@@ -176,7 +181,7 @@ class Upright(Encoder):
 
 
 def pixel_centres(number: int) -> Tensor:
-    """Where the middles of so many pixels lie between the edges -1 and 1."""
+    """Centres (number,) of the pixels of a side that runs from -1 to 1."""
     return (2 * torch.arange(number) + 1) / number - 1
 
 

@@ -1,4 +1,4 @@
-"""The paper's guide, with c enumerated exactly.
+"""The paper's guide, with c enumerated.
 
 Shapes: B batch, K categories, D latent dimensions, X features, H hidden features.
 """
@@ -18,14 +18,13 @@ class Enumerated(Guide):
         c ~ Categorical(classifier(x))                 all K values in parallel
         z ~ N(mean(x, c), scale(x, c))
 
-    c enters q(z | x, c) in a hidden layer: relu(A h(x) + e_c), whose x part is computed once for
-    all categories.
+    q(z | x, c) is computed from relu(A h(x) + e_c), whose x part is shared by all categories.
 
-    :param encoder: makes a network from x (..., X) to hidden features (..., H), with ``width`` H.
+    :param encoder: builds a network from x (..., X) to hidden features (..., H), with ``width`` H.
     :param categories: K.
     :param latent: D.
-    :param hidden: width of the layer that c enters.
-    :param shared: one encoder for q(c | x) and q(z | x, c) instead of one each.
+    :param hidden: width of the layer that e_c is added to.
+    :param shared: use one encoder for q(c | x) and q(z | x, c) instead of one each.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every guide is: q(c | x) and q(z | x, c).
+"""The base class of guides: q(c, z | x) = q(c | x) q(z | x, c).
 
 Shapes: B batch, K categories, D latent dimensions, X features.
 """
@@ -12,29 +12,36 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from guides.recorded import Recorded
+
 LOG_SCALE_BOUND = 5.0
-"""Log-scales of q(z | x, c) stay within this distance of zero."""
+"""Largest absolute value of a log-scale of q(z | x, c)."""
 
 
 class Posterior(NamedTuple):
     """q(c, z | x) for a batch.
 
     :param category: q(c | x), batch shape (..., B).
-    :param latent: q(z | x, c) as a function of c, of a shape that broadcasts with (..., B).
+    :param latent: q(z | x, c), event shape (D,), as a function of c, whose shape must broadcast
+        with (..., B).
     """
 
     category: dist.Categorical
     latent: Callable[[Tensor], dist.Distribution]
 
 
-class Guide(nn.Module, ABC):
-    """q(c, z | x) = q(c | x) q(z | x, c). A guide of your own needs ``posterior`` alone.
+class Guide(Recorded, nn.Module, ABC):
+    """q(c, z | x) = q(c | x) q(z | x, c). A subclass defines ``posterior``.
 
         c ~ q(c | x)         all K values in parallel
         z ~ q(z | x, c)
 
     :param categories: K.
     """
+
+    categories: int
+    schedulable: tuple[str, ...] = ()
+    """Names of float attributes that a schedule may set between epochs."""
 
     def __init__(self, categories: int) -> None:
         super().__init__()
@@ -45,7 +52,7 @@ class Guide(nn.Module, ABC):
         """q(c | x) and q(z | x, c) for x (..., B, X)."""
 
     def forward(self, x: Tensor) -> None:
-        """The Pyro program with sites ``c``, enumerated, and ``z``, for x (B, X)."""
+        """The Pyro program, with sites ``c``, enumerated, and ``z``, for x (B, X)."""
         pyro.module("guide", self)
         category, latent = self.posterior(x)
         with pyro.plate("batch", x.shape[0]):
@@ -53,16 +60,16 @@ class Guide(nn.Module, ABC):
             pyro.sample("z", latent(c))
 
     def category(self, x: Tensor) -> dist.Categorical:
-        """q(c | x) alone, for x (..., B, X)."""
+        """q(c | x) for x (..., B, X). Override it where ``posterior`` computes more than needed."""
         return self.posterior(x).category
 
     def critic(self, x: Tensor) -> dist.Categorical:
-        """The classifier that the information bound asks: q(c | x) itself."""
+        """The critic of the information bound (Chen et al. 2016): q(c | x) for x (..., B, X)."""
         return self.category(x)
 
 
 def normal(raw: Tensor) -> dist.Distribution:
-    """A diagonal normal from raw (..., 2 D): event shape (D,), log-scales bounded."""
+    """A diagonal normal, event shape (D,), from raw (..., 2 D): means, log-scales to be bounded."""
     mean, log_scale = raw.chunk(2, dim=-1)
     scale = (LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND)).exp()
     return dist.Normal(mean, scale).to_event(1)

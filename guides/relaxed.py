@@ -1,8 +1,9 @@
-"""Guides that decode once an example instead of once a category: the paper's rivals.
+"""Relaxed guides: baselines with one decoding per example instead of one per category.
 
 Shapes: B batch, K categories, D latent dimensions, X features.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -15,21 +16,21 @@ from guides.enumerated import Enumerated
 
 
 class Relaxed(Enumerated):
-    """The paper's guide, trained on one decoding of a mixture of the K codes.
+    """The paper's guide, trained on one decoding of a weighted average of the K codes.
 
         reconstruction = log p(x | z),   z normal with
             mean = sum_c w_c mean_c,   scale = exp(sum_c w_c log scale_c)
 
-    This is no bound on log p(x): the decoder sees codes that no category has. Evaluation
-    enumerates, so that its ELBO is a bound again.
+    The training objective is not a bound on log p(x), since no q(z | x, c) draws this z.
+    Evaluation enumerates c, so that its ELBO is a bound.
     """
 
     @abstractmethod
     def mix(self, log_q: Tensor) -> Tensor:
-        """Weights w (B, K) that sum to one, from log q(c | x) (B, K)."""
+        """Weights w (B, K), which sum to one over K, for log q(c | x) (B, K) in nats."""
 
     def forward(self, x: Tensor) -> None:
-        """No Pyro program expresses a mixed code.
+        """Not available: no Pyro program expresses an average of codes.
 
         :raises TypeError: always.
         """
@@ -40,12 +41,14 @@ class Relaxed(Enumerated):
 
 
 class SoftCode(Relaxed):
-    """w = q(c | x): what the authors' published code trains.
+    """w = q(c | x), as in the authors' published code.
 
-    :param quirks: also what else their code does differently: dropout on the encoders' features
-        that stays on at test time (theirs is on the decoder's too), and a softmax of probabilities
-        in the information term's critic.
-    :param rate: the share of features that ``quirks`` drops.
+    Further parameters: see :class:`guides.enumerated.Enumerated`.
+
+    :param quirks: reproduce two more differences of that code from the paper: dropout on the
+        encoders' features at test time too (that code's dropout on the decoder's is left out), and
+        a critic that takes a softmax of probabilities.
+    :param rate: dropout probability under ``quirks``.
     """
 
     def __init__(
@@ -77,9 +80,13 @@ class SoftCode(Relaxed):
 class Gumbel(Relaxed):
     """w ~ Gumbel-softmax(q(c | x), temperature) (Jang et al. 2017, equation 2).
 
-    :param temperature: at the start; ``schedules`` can lower it by the name ``temperature``.
-    :raises ValueError: for a temperature that is not positive.
+    Further parameters: see :class:`guides.enumerated.Enumerated`.
+
+    :param temperature: initial temperature, which a schedule may change.
+    :raises ValueError: for a temperature that is not above 0 and finite.
     """
+
+    schedulable = ("temperature",)
 
     def __init__(
         self,
@@ -91,9 +98,22 @@ class Gumbel(Relaxed):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(encoder, categories, latent, hidden, shared)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
         self.temperature = temperature
+
+    @property
+    def temperature(self) -> float:
+        """Of the Gumbel-softmax; near 0 weights are one-hot.
+
+        :raises ValueError: when set to a value that is not above 0 and finite.
+        """
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        # The negated comparison refuses NaN too.
+        if not 0 < value < math.inf:
+            raise ValueError(f"temperature must be above 0 and finite, not {value}")
+        self._temperature = value
 
     def mix(self, log_q: Tensor) -> Tensor:
         return gumbel_softmax(log_q, self.temperature)

@@ -1,4 +1,4 @@
-"""What the world is: priors, decoders, likelihoods and the generative program.
+"""The generative side: priors, decoders, likelihoods and the generative program.
 
 Shapes: B batch, K categories, D latent dimensions, X features, S samples.
 """

@@ -1,4 +1,4 @@
-"""Decoders: networks from z (..., D) to a distribution over x (..., X), for any left dimensions.
+"""Decoders: networks from z (..., D) to a distribution over x (..., X), of any batch shape.
 
 Shapes: B batch, K categories, D latent dimensions, X features.
 """
@@ -14,13 +14,18 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
 from models.likelihoods import Likelihood
+from models.recorded import Recorded
 
 
-class Decoder(nn.Module, ABC):
+class Decoder(Recorded, nn.Module, ABC):
     """p(x | z): a network whose raw output the likelihood turns into a distribution.
 
     :param likelihood: turns raw (..., X, outputs) into a distribution over x (..., X).
     """
+
+    likelihood: Likelihood
+    schedulable: tuple[str, ...] = ()
+    """Names of float attributes that a schedule may set between epochs."""
 
     def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()
@@ -28,7 +33,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def raw(self, z: Tensor) -> Tensor:
-        """Raw numbers (..., X, outputs) for z (..., D)."""
+        """The likelihood's parameters, unconstrained, for z (..., D): (..., X, outputs)."""
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """p(x | z) for z (..., D): batch shape (...), event shape (X,)."""
@@ -40,9 +45,9 @@ class MLP(Decoder):
 
     :param latent: D.
     :param features: X.
-    :param likelihood: what the output describes.
+    :param likelihood: see :class:`Decoder`.
     :param hidden: widths of the hidden layers.
-    :raises ValueError: for a layer of no width.
+    :raises ValueError: for a width below 1.
     """
 
     def __init__(
@@ -67,12 +72,12 @@ class MLP(Decoder):
 
 
 class Convolutional(Decoder):
-    """Two upsampling steps of transposed convolutions, for images of any size from 4 x 4.
+    """Two transposed convolutions of stride 2, for images of any size from 4 x 4.
 
     :param latent: D.
     :param shape: (height, width) of an image.
-    :param likelihood: what the output describes.
-    :param width: channels of the last hidden layer, twice as many in the one before.
+    :param likelihood: see :class:`Decoder`.
+    :param width: channels of the last hidden layer; the one before has twice as many.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class Convolutional(Decoder):
         )
 
     def raw(self, z: Tensor) -> Tensor:
-        # Convolutions take one batch dimension: the left ones are folded into it and back.
+        # Convolutions take one batch dimension.
         small = self.expand(z).reshape(-1, *self.small)
         height, breadth = self.shape
         image = self.network(small)[..., :height, :breadth]
@@ -102,21 +107,21 @@ class Convolutional(Decoder):
 
 
 class Posed(Decoder):
-    """A picture that z draws, moved to where z puts it.
+    """An image drawn from z, resampled through an affine map that z gives as well.
 
-        picture  = network(z)                         logits of an image
-        pose     = I + strength * head(z)             2 x 3: turns, stretches, shears and shifts
-        x | z    ~ picture looked at through pose     (Jaderberg et al. 2015)
+        picture  = network(z)                         raw output of an image
+        pose     = I + strength * head(z)             affine map (2, 3), output to picture
+        x | z    ~ picture resampled through pose     (Jaderberg et al. 2015)
 
-    Leaning, size and place need no other picture then, and a category is free to be a shape.
+    The pose takes up slant, size and position, which leaves the categories to differ in shape.
 
     :param latent: D.
     :param shape: (height, width) of an image.
-    :param likelihood: what the output describes.
+    :param likelihood: see :class:`Decoder`.
     :param hidden: widths of the hidden layers of the picture's network.
     :param pose_hidden: width of the hidden layer of the pose's head.
-    :param strength: how far the head's output moves the pose from the identity.
-    :raises ValueError: for a layer of no width.
+    :param strength: factor on the pose's difference from the identity.
+    :raises ValueError: for a width in ``hidden`` below 1.
     """
 
     def __init__(
@@ -132,7 +137,7 @@ class Posed(Decoder):
         self.shape, self.strength = tuple(shape), strength
         self.picture = MLP(latent, math.prod(self.shape), likelihood, hidden)
         last = nn.Linear(pose_hidden, 6)
-        # Every picture begins about where it will be seen.
+        # Training starts with poses near the identity.
         nn.init.normal_(last.weight, std=0.01), nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.Linear(latent, pose_hidden), nn.Tanh(), last)
 
@@ -142,17 +147,17 @@ class Posed(Decoder):
         moves = self.strength * self.head(flat).unflatten(-1, (2, 3))
         moves = moves + torch.eye(2, 3, dtype=z.dtype, device=z.device)
         grid = affine_grid(moves, list(pictures.shape), align_corners=False)
-        # Beyond a picture's edge its border goes on: a zero there would be a logit of one half.
+        # Zero padding would be a logit of 0, which is a grey of one half.
         seen = grid_sample(pictures, grid, padding_mode="border", align_corners=False)
         return seen.flatten(2).mT.reshape(*z.shape[:-1], math.prod(self.shape), -1)
 
 
 class Recurrent(Decoder):
-    """A GRU that writes an image row by row.
+    """A GRU that generates an image row by row.
 
     :param latent: D.
     :param shape: (height, width): a sequence of ``height`` steps of ``width`` features.
-    :param likelihood: what the output describes.
+    :param likelihood: see :class:`Decoder`.
     :param hidden: width of the GRU's state.
     """
 

@@ -12,21 +12,30 @@ from torch import Tensor, nn
 
 from models.decoders import Decoder
 from models.priors import Prior
+from models.recorded import Recorded
 
 
-class CatVAE(nn.Module):
-    """A variational autoencoder with a category (Pineau and Lelarge 2018, section 3).
+class CatVAE(Recorded, nn.Module):
+    """The generative program of a VAE with a category (Pineau and Lelarge 2018, section 3).
 
         c ~ p(c)             a category, uniform unless the prior says otherwise
         z ~ p(z | c)         N(mu_c, I) under the paper's prior
         x ~ p(x | z)         the decoder's distribution
 
+    To write a program of your own, subclass this class and override ``forward``, with sites named
+    ``c``, ``z`` and ``x`` in a plate over the batch. Override ``log_joint`` with it, else the
+    importance-weighted NLL is not measured, and ``generate``, from which the information bound
+    draws, where c, z and x are drawn in another way.
+
     :param prior: p(c) and p(z | c).
     :param decoder: p(x | z).
-    :param kl: ``analytic`` lets the bound put -KL(q(z | x, c) || p(z | c)) in the place of its
-        one-sample estimate; ``sampled`` keeps the estimate, as Pyro does by itself.
+    :param kl: how the bound takes KL(q(z | x, c) || p(z | c)): ``analytic`` in closed form,
+        ``sampled`` by its one-sample estimate, Pyro's default.
     :raises ValueError: for another kl.
     """
+
+    schedulable: tuple[str, ...] = ()
+    """Names of float attributes that a schedule may set between epochs."""
 
     def __init__(
         self,
@@ -43,20 +52,31 @@ class CatVAE(nn.Module):
         """The Pyro program with sites ``c``, ``z`` and ``x``, the last observed as x (B, X)."""
         pyro.module("model", self)
         with pyro.plate("batch", x.shape[0]):
-            # Enumerated here only where the guide leaves c out.
+            # The model enumerates c only where the guide has no site c.
             c = pyro.sample("c", self.prior.category(), infer={"enumerate": "parallel"})
             z = pyro.sample("z", self.prior.component(c), infer={"kl": self.kl})
             return pyro.sample("x", self.decoder(z), obs=x)
 
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z) + log p(z) in nats, c summed out: (..., B) for x (B, X) and z (..., B, D).
+
+        The density of the generative program, for evaluation's importance weights. A subclass that
+        overrides ``forward`` must override this too, else the importance-weighted NLL is not
+        measured.
+        """
+        return self.decoder(z).log_prob(x) + self.prior.log_prob(z)
+
     def generate(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw c (B,), z (B, D) and x (B, X) with gradients to prior and decoder.
+        """Draw c (B,), z (B, D) and x (B, X), with gradients to prior and decoder.
 
-        Where no gradient is asked for, neither p(z | c) nor p(x | z) needs an ``rsample``.
+        Under ``torch.no_grad`` neither p(z | c) nor p(x | z) needs an ``rsample``.
 
-        c is stratified: each category comes within one of ``number`` * p(c) times, which keeps
-        every average over draws unbiased and takes most of c's noise away.
+        c is stratified: each category is drawn ``number`` * p(c) times, up to a difference below
+        one. Averages over draws stay unbiased, with less variance.
 
         :param number: B, the number of draws.
+        :raises NotImplementedError: where gradients are enabled and a distribution has no
+            ``rsample``.
         """
         share = self.prior.category().probs.cumsum(-1)
         steps = torch.arange(number, device=share.device, dtype=share.dtype)

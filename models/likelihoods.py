@@ -1,9 +1,9 @@
-"""Likelihoods p(x | decoder's output): each turns raw numbers into a distribution.
+"""Likelihoods p(x | raw): each turns the raw output of a decoder into a distribution over x.
 
-All are normalised but ``GreyBernoulli``, which is there to compare with.
+All are normalised except ``GreyBernoulli``, which is kept for comparison.
 
-Shapes: B batch, X features, S samples. A likelihood with ``outputs`` numbers a feature takes
-raw (..., X, outputs) and returns a distribution of batch shape (...) and event shape (X,).
+Shapes: B batch, X features, S samples. A likelihood takes raw (..., X, outputs) and returns a
+distribution of batch shape (...) and event shape (X,).
 
 Every distribution has ``rsample``, so that gradients of the information bound reach the decoder.
 Where x is discrete the draw is exact and its gradient is straight-through (Bengio et al. 2013).
@@ -22,17 +22,19 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, pad
 
+from models.recorded import Recorded
 from models.scales import LOG_SCALE_BOUND, bounded
 
 
-class Likelihood(nn.Module, ABC):
-    """p(x | raw). ``outputs`` numbers describe a feature; ``binary`` says that x is 0 or 1.
-
-    Where ``binary`` is false, x is a grey level in [0, 1].
-    """
+class Likelihood(Recorded, nn.Module, ABC):
+    """p(x | raw). A subclass defines ``forward``."""
 
     outputs: int = 1
+    """How many raw numbers describe a feature."""
     binary: bool = False
+    """Whether x is 0 or 1; else it is a grey level in [0, 1]."""
+    schedulable: tuple[str, ...] = ()
+    """Names of float attributes that a schedule may set between epochs."""
 
     @abstractmethod
     def forward(self, raw: Tensor) -> dist.Distribution:
@@ -40,13 +42,13 @@ class Likelihood(nn.Module, ABC):
 
 
 class BernoulliLogMass(torch.autograd.Function):
-    """sum_x log p(x | logits) for logits (..., X) and x of a shape that expands to theirs: (...).
+    """log p(x | logits) in nats: (...) for logits (..., X) and x of a shape that expands to theirs.
 
-        log p = (x - 1/2) l - |l| / 2 + log sigmoid(|l|)
+        log p(x) = sum over features of (x - 1/2) l - |l| / 2 + log sigmoid(|l|)
 
-    sigmoid(|l|) lies in [1/2, 1], so a logarithm is taken of products of ``GROUP`` of them, which
-    no float can underflow. Time goes to logarithms and to tensors as large as the logits: of those
-    this makes two on the way forward and one on the way back. Differentiable once.
+    sigmoid(|l|) lies in [1/2, 1], so that a product of ``GROUP`` of them does not underflow and
+    one logarithm serves all. The cost is in logarithms and in memory: the forward pass allocates
+    two tensors of the logits' size, the backward pass one. Differentiable once.
     """
 
     GROUP = 32
@@ -55,7 +57,7 @@ class BernoulliLogMass(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(logits, x)
         size = logits.abs()
-        # Paired feature by feature, where a large logit cancels exactly.
+        # Subtracted before the sum: in each feature a large logit cancels exactly.
         linear = ((x - 0.5) * logits).sub_(size, alpha=0.5).sum(-1)
         likelier = size.sigmoid_()
         columns = logits.shape[-1] // BernoulliLogMass.GROUP
@@ -88,7 +90,7 @@ class BernoulliPixels(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "BernoulliPixels":
         logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
-        # Its kind, so that what a subclass holds stays so; its checks, which plates would drop.
+        # A subclass keeps its support, and validation stays on where a plate expands.
         new = type(self)(logits, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -99,7 +101,7 @@ class BernoulliPixels(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         mean = self.mean.expand(self.shape(sample_shape))
-        # A comparison lets NaN through to the term that reports it; torch.bernoulli would raise.
+        # torch.bernoulli raises on NaN; here it reaches the loss, where it is reported by term.
         draw = (torch.rand_like(mean) < mean).to(mean.dtype)
         return draw + (mean - mean.detach())
 
@@ -111,7 +113,7 @@ class BernoulliPixels(TorchDistribution):
 
 
 class Bernoulli(Likelihood):
-    """x in {0, 1}, independent given z. Nats are of a probability mass."""
+    """x in {0, 1}, independent given z. Its log-likelihood is of a probability mass."""
 
     binary = True
 
@@ -120,11 +122,11 @@ class Bernoulli(Likelihood):
 
 
 class NeighbourlyPixels(TorchDistribution):
-    """Bernoulli pixels in reading order, each given z and the drawn pixels about it.
+    """Autoregressive Bernoulli pixels in raster order, each given z and the N before it nearby.
 
-    :param raw: (..., X, 1 + R).
-    :param neighbours: see :func:`before`.
-    :param context: from neighbours (..., N) to R numbers.
+    :param raw: (..., X, 1 + R), of each pixel a logit and R weights on the context's features.
+    :param neighbours: (X, N), see :func:`before`.
+    :param context: from neighbours (..., N) to R features (..., R).
     """
 
     arg_constraints = {"raw": constraints.independent(constraints.real, 2)}
@@ -148,15 +150,15 @@ class NeighbourlyPixels(TorchDistribution):
         return new
 
     def logits(self, value: Tensor, pixels: slice = slice(None)) -> Tensor:
-        """Logits of pixels given value (..., X): all pixels, or some of them."""
-        # A pixel beyond the edge is black.
+        """Logits (..., P) of the P chosen pixels given value (..., X)."""
+        # Index X stands for pixels beyond the edge, which count as 0.
         padded = pad(value, (0, 1))
-        said = self.context(padded[..., self.neighbours[pixels]])
+        features = self.context(padded[..., self.neighbours[pixels]])
         raw = self.raw[..., pixels, :]
-        return raw[..., 0] + (raw[..., 1:] * said).sum(-1)
+        return raw[..., 0] + (raw[..., 1:] * features).sum(-1)
 
     def in_order(self, value: Tensor, decide: Callable[[Tensor], Tensor]) -> Tensor:
-        """Pixels (..., X) from first to last, each decided on its logit given those before."""
+        """Fill value (..., X) in place, in raster order: ``decide`` maps a logit to a pixel."""
         with torch.no_grad():
             for pixel in range(self.event_shape[0]):
                 here = slice(pixel, pixel + 1)
@@ -165,7 +167,7 @@ class NeighbourlyPixels(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Each pixel's mean given the means of those before it: near the mean, and not it."""
+        """Each pixel's mean given the means of those before it: an approximation of the mean."""
         return self.in_order(torch.zeros_like(self.raw[..., 0]), torch.sigmoid)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
@@ -183,16 +185,17 @@ class NeighbourlyPixels(TorchDistribution):
 
 
 class AutoregressiveBernoulli(Likelihood):
-    """x in {0, 1}, each pixel given z and R numbers that sum up the pixels above and before it.
+    """x in {0, 1}, each pixel given z and R features of the pixels above and before it.
 
-        logit of x_i = raw_i0 + sum_k raw_ik context(x about i)_k
+        logit of x_i = raw_i0 + sum_k raw_ik context(neighbours of x_i)_k
 
-    Edges and strokes go on by themselves then, and z is left to say what is drawn (Gulrajani et
-    al. 2017; Chen et al. 2017). The neighbourhood is ``reach`` rows up and ``reach`` columns to
-    either side. Drawing takes X small steps. Nats are of a probability mass.
+    The context models local structure, such as edges and strokes, which leaves the global one to
+    z (Gulrajani et al. 2017; Chen et al. 2017). A neighbourhood is ``reach`` rows up and ``reach``
+    columns to either side. A draw takes X sequential steps. Its log-likelihood is of a probability
+    mass.
 
     :param shape: (height, width) of an image.
-    :param reach: how far a pixel sees.
+    :param reach: size of the neighbourhood in pixels.
     :param rank: R.
     :param hidden: width of the context's hidden layer.
     :raises ValueError: for a reach, rank or width below 1.
@@ -217,7 +220,11 @@ class AutoregressiveBernoulli(Likelihood):
 
 
 def before(shape: Sequence[int], reach: int) -> Tensor:
-    """Which pixels each one is given (X, N); X where it would lie beyond the edge."""
+    """Indices (X, N) of the N neighbours that precede each pixel, X for one beyond the edge.
+
+    :param shape: (height, width) of an image.
+    :param reach: rows up and columns to either side; N = 2 reach (reach + 1).
+    """
     height, width = shape
     steps = [
         (down, right)
@@ -233,14 +240,14 @@ def before(shape: Sequence[int], reach: int) -> Tensor:
 
 
 class ContinuousBernoulliPixel(dist.ContinuousBernoulli):
-    """torch's, exact at every logit l, where torch's clamps them near 16.
+    """torch's distribution, but exact at every logit l: torch's clamps probabilities, l near 16.
 
         p(x) = l e^(l x) / (e^l - 1)
-        icdf(u) = log(1 + u (e^l - 1)) / l,   from which draws and their gradients come
+        icdf(u) = log(1 + u (e^l - 1)) / l,   used by rsample
         mean = 1 / (1 - e^-l) - 1 / l
 
-    Each has a removable singularity at 0, and the last two are mirrored there, so that no
-    exponential grows.
+    Each has a removable singularity at l = 0, where a series replaces it. Away from 0 both signs
+    are computed from -|l| by symmetry, so that no exponential overflows.
     """
 
     def icdf(self, value: Tensor) -> Tensor:
@@ -273,9 +280,9 @@ class ContinuousBernoulliPixel(dist.ContinuousBernoulli):
 
 
 class ContinuousBernoulli(Likelihood):
-    """Grey levels in [0, 1] with the normalised density of Loaiza-Ganem and Cunningham (2019).
+    """x in [0, 1], with the normalised density of Loaiza-Ganem and Cunningham (2019).
 
-    Nats are of a density, at times positive.
+    Its log-likelihood is of a density and may be positive.
     """
 
     def forward(self, raw: Tensor) -> dist.Distribution:
@@ -283,12 +290,13 @@ class ContinuousBernoulli(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """x = sigmoid(raw) + scale * noise. Nats are of a density over all real x, at times positive.
+    """x = sigmoid(raw) + scale * noise, the noise standard normal.
 
-    The mean keeps to grey levels: a free one lets a category that no example uses run away to
-    infinity, where the information bound alone still sees it.
+    Its log-likelihood is of a density over the reals and may be positive. The mean is confined to
+    [0, 1]: an unconstrained one diverges for a category without examples, on which only the
+    information bound acts.
 
-    :param scale: standard deviation, in grey levels of [0, 1].
+    :param scale: standard deviation, in units of the grey levels [0, 1].
     :param learn_scale: learn one standard deviation for all features, starting at ``scale``.
     :raises ValueError: for a scale outside of (e^-5, e^5).
     """
@@ -311,12 +319,12 @@ class Gaussian(Likelihood):
 
 
 class LogisticLevels(TorchDistribution):
-    """Independent logistic noise rounded to one of ``levels`` grey levels in [0, 1].
+    """Independent logistic variables rounded to one of ``levels`` grey levels in [0, 1].
 
-    The outermost levels take the tails, so that the masses sum to one.
+    The lowest and highest level take the tails, so that the masses sum to one.
 
-    :param mean: (..., X) in units of [0, 1].
-    :param log_scale: broadcastable with mean.
+    :param mean: location (..., X) of the logistic, in units of the grey levels [0, 1].
+    :param log_scale: log of its scale, broadcastable with mean.
     :param levels: number of grey levels, 256 for 8-bit pixels.
     """
 
@@ -342,7 +350,7 @@ class LogisticLevels(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The location, clipped to [0, 1]: the mean but for rounding and the tails."""
+        """The location clipped to [0, 1]: an approximation that ignores rounding and tails."""
         return self.location.clamp(0, 1)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
@@ -370,7 +378,9 @@ class LogisticLevels(TorchDistribution):
 
 
 class DiscretisedLogistic(Likelihood):
-    """Pixels of ``levels`` grey levels (Kingma et al. 2016, appendix C). Nats are of a mass.
+    """x in ``levels`` grey levels in [0, 1] (Kingma et al. 2016, appendix C).
+
+    Its log-likelihood is of a probability mass.
 
     :param levels: number of grey levels of the data.
     :raises ValueError: for fewer than 2 levels.
@@ -386,12 +396,13 @@ class DiscretisedLogistic(Likelihood):
 
     def forward(self, raw: Tensor) -> LogisticLevels:
         location, log_scale = raw.unbind(-1)
-        # Centred where grey levels and their spread are, so that training starts near the data.
+        # Raw output of 0 means mid-grey and a scale of about e^-2, so that training starts near
+        # the data.
         return LogisticLevels(location + 0.5, bounded(log_scale - 2), self.levels)
 
 
 class GreyBernoulliPixels(BernoulliPixels):
-    """Bernoulli's log-mass taken at grey levels, which is the log of no density."""
+    """Bernoulli's log-mass evaluated at grey levels, which is not a normalised log-density."""
 
     support = constraints.independent(constraints.unit_interval, 1)
 
@@ -400,10 +411,11 @@ class GreyBernoulliPixels(BernoulliPixels):
 
 
 class GreyBernoulli(Likelihood):
-    """Cross-entropy of grey levels, as the authors' published code trains. No likelihood.
+    """Cross-entropy of grey levels in [0, 1], the loss of the authors' published code.
 
-    It does not integrate to one over [0, 1], so its nats bound nothing and compare with nothing;
-    here for like-for-like comparison with that code. A draw is the mean, as theirs is.
+    Not a likelihood: it does not integrate to one over [0, 1], so that its nats bound no
+    log-likelihood and compare with no other. Kept for comparison with that code. A draw is the
+    mean, as in that code.
     """
 
     def forward(self, raw: Tensor) -> GreyBernoulliPixels:

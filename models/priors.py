@@ -12,18 +12,24 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from models.recorded import Recorded
 from models.scales import bounded
 
 
-class Prior(nn.Module, ABC):
-    """p(c) and p(z | c). A prior of your own needs ``component`` alone.
+class Prior(Recorded, nn.Module, ABC):
+    """p(c) and p(z | c). A subclass defines ``component``; the rest follows from it.
 
     :param categories: K, the number of categories.
     :param latent: D, the number of latent dimensions.
-    :param weights: p(c), K positive numbers of any sum; uniform when not given.
+    :param weights: p(c) up to a factor, K positive numbers; uniform when not given.
     :param learn_weights: make the logits of p(c) a parameter.
-    :raises ValueError: for a K or D under 1, or weights that are not K positive numbers.
+    :raises ValueError: for a K or D below 1, or weights that are not K positive finite numbers.
     """
+
+    categories: int
+    latent: int
+    schedulable: tuple[str, ...] = ()
+    """Names of float attributes that a schedule may set between epochs."""
 
     def __init__(
         self,
@@ -41,7 +47,7 @@ class Prior(nn.Module, ABC):
         weights = [1.0] * categories if weights is None else list(weights)
         if len(weights) != categories or not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"weights must be {categories} positive numbers, not {weights}")
-        # Float32 holds no weight as small or as large as its logarithm may be.
+        # In float64, since weights may under- or overflow float32 where their logarithms do not.
         logits = torch.tensor(weights, dtype=torch.float64).log().log_softmax(0)
         logits = logits.to(torch.get_default_dtype())
         self.logits: Tensor
@@ -51,7 +57,7 @@ class Prior(nn.Module, ABC):
             self.register_buffer("logits", logits)
 
     def category(self) -> dist.Categorical:
-        """p(c), with an empty batch shape."""
+        """p(c), of batch shape ()."""
         return dist.Categorical(logits=self.logits)
 
     @abstractmethod
@@ -59,7 +65,7 @@ class Prior(nn.Module, ABC):
         """p(z | c) for categories c (...): batch shape (...), event shape (D,)."""
 
     def all_components(self) -> dist.Distribution:
-        """The K components, batch shape (K,), event shape (D,)."""
+        """p(z | c) for every c: batch shape (K,), event shape (D,)."""
         return self.component(torch.arange(self.categories, device=self.logits.device))
 
     def joint(self, z: Tensor) -> Tensor:
@@ -71,12 +77,16 @@ class Prior(nn.Module, ABC):
         return self.joint(z).logsumexp(-1)
 
     def responsibilities(self, z: Tensor) -> Tensor:
-        """log p(c | z) for z (..., D): (..., K)."""
+        """log p(c | z) in nats for z (..., D): (..., K)."""
         return self.joint(z).log_softmax(-1)
 
 
 class FixedModes(Prior):
-    """p(z | c) = N(mu_c, I) with modes mu (K, D) that are not learned."""
+    """p(z | c) = N(mu_c, I) with fixed modes mu.
+
+    :param modes: mu (K, D).
+    :param weights: see :class:`Prior`, as for ``learn_weights``.
+    """
 
     def __init__(
         self, modes: Tensor, weights: Sequence[float] | None = None, learn_weights: bool = False
@@ -99,8 +109,9 @@ class Orthogonal(FixedModes):
 
     :param categories: K.
     :param delta: latent dimensions of each category.
-    :param scale: lambda, the height of a mode.
-    :raises ValueError: for a delta under 1 or a scale that is not positive.
+    :param scale: lambda, the value of a mode on its own block.
+    :param weights: see :class:`Prior`, as for ``learn_weights``.
+    :raises ValueError: for a K or delta below 1 or a scale that is not positive.
     """
 
     def __init__(
@@ -129,7 +140,8 @@ class Simplex(FixedModes):
     :param categories: K, at least 2.
     :param latent: D, at least K - 1.
     :param scale: distance of every mode from the origin.
-    :raises ValueError: for K under 2, D under K - 1 or a scale that is not positive.
+    :param weights: see :class:`Prior`, as for ``learn_weights``.
+    :raises ValueError: for K below 2, D below K - 1 or a scale that is not positive.
     """
 
     def __init__(
@@ -150,7 +162,7 @@ class Simplex(FixedModes):
         if scale <= 0:
             raise ValueError(f"scale must be positive, not {scale}")
         centred = torch.eye(categories, dtype=torch.float64) - 1 / categories
-        # The centred one-hot vectors span K - 1 dimensions: their singular basis drops the last.
+        # The centred one-hot vectors have rank K - 1: the last singular vector is dropped.
         basis = torch.linalg.svd(centred).U[:, : categories - 1]
         corners = nn.functional.normalize(centred @ basis, dim=1) * scale
         modes = torch.zeros(categories, latent)
@@ -162,6 +174,7 @@ class Gaussian(FixedModes):
     """One standard normal, K = 1: the prior of a plain VAE.
 
     :param latent: D.
+    :raises ValueError: for a D below 1.
     """
 
     def __init__(self, latent: int = 20) -> None:
@@ -171,13 +184,14 @@ class Gaussian(FixedModes):
 
 
 class Mixture(Prior):
-    """K Gaussians with learned means and scales (Shu 2016; Jiang et al. 2017, section 3.1).
+    """K Gaussians with learned means and scales.
 
-    The latter learn p(c) as well, the former do not.
+    With fixed p(c) the prior of GMVAE (Shu 2016), with learned p(c) that of VaDE (Jiang et al.
+    2017, section 3.1).
 
     :param categories: K.
     :param latent: D.
-    :param spread: standard deviation of the means before training.
+    :param spread: standard deviation of the initial means.
     :param weights: see :class:`Prior`, as for ``learn_weights``.
     """
 
@@ -198,7 +212,7 @@ class Mixture(Prior):
 
 
 class Encoding(Protocol):
-    """A network as this prior sees it."""
+    """The interface that :class:`Vamp` needs of an encoder."""
 
     width: int
 
@@ -211,10 +225,10 @@ class Vamp(Prior):
 
         p(z | c) = N(mean(u_c), scale(u_c))   with learned pseudo-inputs u (K, X) in [0, 1]
 
-    The pseudo-inputs pass through an encoder of the prior's own rather than through the guide's,
-    so that the generative program does not depend on how it is inferred.
+    The prior has an encoder of its own in the place of the guide's, so that the generative
+    program does not depend on the guide.
 
-    :param encoder: makes a network from x (..., X) to hidden features (..., H), with ``width`` H.
+    :param encoder: builds a network from x (..., X) to hidden features (..., H), with ``width`` H.
     :param features: X.
     :param categories: K.
     :param latent: D.

@@ -1,12 +1,12 @@
-"""Learned scales that can neither vanish nor run away."""
+"""Bounds on learned scales, so that none goes to 0 or infinity."""
 
 import torch
 from torch import Tensor
 
 LOG_SCALE_BOUND = 5.0
-"""Learned log-scales stay within this distance of zero."""
+"""Largest absolute value of a learned log-scale."""
 
 
 def bounded(log_scale: Tensor) -> Tensor:
-    """Keep a log-scale within ``LOG_SCALE_BOUND`` of zero without cutting its gradient off."""
+    """Map a log-scale smoothly into +-``LOG_SCALE_BOUND``; a clamp would cut its gradient off."""
     return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND)

@@ -4,7 +4,6 @@ Runs that are finished are kept and runs that were stopped go on, so the same co
 also elsewhere: seeds that the committed results hold of the same recipe are not run again.
 """
 
-import argparse
 import json
 import os
 import re
@@ -12,21 +11,27 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_infocat.cli import run_flags
+from pyro_infocat.cli.command_line import parse, positional
+from pyro_infocat.cli.markdown import with_table
 from pyro_infocat.errors import UserError
-from pyro_infocat.files import replace, trouble
-from pyro_infocat.parser import Parser
-from pyro_infocat.settings import CHECKPOINT, METRICS, ROOT
+from pyro_infocat.places import CHECKOUT, PRESETS
+from pyro_infocat.settings import CHECKPOINT, METRICS, MOST_SEED, setting
+from pyro_infocat.storage.files import replace, trouble
+
+MODULE = "pyro_infocat.benchmark"
 
 RECIPE = "recipe.txt"
 """The preset and the flags that a row's runs were made with, beside them."""
 
-RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
+RESULTS = CHECKOUT / "benchmarks" / "results" if CHECKOUT else Path("benchmarks") / "results"
+README = CHECKOUT / "README.md" if CHECKOUT else Path("README.md")
 
 COLUMNS = {
     "accuracy": ("accuracy", "{:.3f}", max),
@@ -39,14 +44,38 @@ COLUMNS = {
 }
 """Each metric of the table: its title, its format, and which end of it is the best."""
 
+SHORT = ("accuracy", "generation_accuracy", "nll", "train_seconds")
+"""The metrics of the README's short table."""
+
 NOTHING = "\N{EN DASH}"
 """Stands for a metric that a row does not have: a rival of another kind may have no bound."""
+
+CHANGED, MIXED = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
+"""Mark a row of a preset that has changed since, and one of runs by several versions."""
+
+NOTES = {
+    CHANGED: "the preset or its flags have changed since this row was made",
+    MIXED: "runs of more than one version or commit of the code",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Many seeds of a preset, and a table of their results. Further flags are those of the runs."""
+
+    preset: list[Path] = positional("presets, such as runs/digits.yaml", default=())
+    seeds: list[int] = setting((0, 1, 2, 3, 4), "of the runs", least=0, most=MOST_SEED)
+    jobs: int = setting(os.cpu_count() or 1, "runs at once", least=1, most=1024)
+    out: Path = setting(Path("runs"), "the runs' folders go here")
+    results: Path = setting(RESULTS, "the JSON of each preset goes here")
+    readme: bool = setting(False, "write the tables of README.md and docs/ as well")
+    name: str | None = setting(None, "of the row, where further flags of the run change the preset")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        return run(*parse(argv))
+        return run(*asked(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
@@ -54,43 +83,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
-def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def asked(argv: Sequence[str] | None) -> tuple[Options, list[str]]:
     """What this command was told, and the flags that are for its runs.
 
-    :raises UserError: for anything that the user gave wrong.
+    :raises UserError: for anything that the user gave wrong, for its runs too.
     """
-    parser = Parser(
-        prog="python -m pyro_infocat.benchmark", description=(__doc__ or "").split("\n")[0]
-    )
-    add = parser.add_argument
-    add("preset", type=Path, nargs="*", help="presets, such as runs/digits.yaml")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    add("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once")
-    add("--out", type=Path, default=Path("runs"), help="the runs' folders go here")
-    add("--results", type=Path, default=RESULTS, help="the JSON of each preset goes here")
-    add("--readme", action="store_true", help="write the table into README.md as well")
-    add("--name", help="of the row, where further flags of the run change the preset")
-    # What this command does not know is for the runs.
-    options, flags = parser.parse_known_args(argv)
+    options, flags = parse(Options, argv, MODULE, others=run_flags.flags())
     for preset in options.preset:
         if not preset.is_file():
             raise UserError(
                 f"no preset '{preset}'; give a YAML file such as runs/digits.yaml, before any flag "
                 "of the runs"
             )
-    if min(options.seeds) < 0:
-        raise UserError(f"--seeds {min(options.seeds)}: must be at least 0")
-    if options.jobs < 1:
-        raise UserError(f"--jobs {options.jobs}: must be at least 1")
     if flags and not options.name:
         raise UserError(f"{' '.join(flags)} changes the preset; give the row a --name")
+    if options.name is not None and not re.search(r"\w", options.name):
+        raise UserError("must have a letter or a digit in it", "name", repr(options.name))
+    if options.name and len(options.preset) > 1:
+        raise UserError("two presets would share a row of the table; run them one at a time")
     rows = [options.name or preset.stem for preset in options.preset]
     if len(set(rows)) < len(rows):
         raise UserError("two presets would share a row of the table; run them one at a time")
+    for preset in options.preset:
+        # Said once, instead of by each run.
+        request = run_flags.read(["--config", str(preset), *flags])
+        try:
+            request.resolver.settings()
+        except UserError as error:
+            raise UserError(error.told(request.resolver.origin)) from error
     return options, flags
 
 
-def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
+def run(options: Options, flags: Sequence[str]) -> int:
     """Run what is not finished and print the table; returns 1 where a run failed, else 0."""
     failed = 0
     # Now rather than after the runs, where it cannot be made.
@@ -122,13 +146,31 @@ def run(options: argparse.Namespace, flags: Sequence[str]) -> int:
             elif (folders[seed] / METRICS).exists():
                 runs[seed] = json.loads((folders[seed] / METRICS).read_text())
         if runs:
-            record = {"name": name, "preset": preset.name, "flags": flags, "recipe": made_with}
-            record["runs"] = [runs[seed] for seed in sorted(runs)]
+            record: dict[str, Any] = {"name": name, "preset": preset.name, "flags": list(flags)}
+            in_order = [runs[seed] for seed in sorted(runs)]
+            record |= {"recipe": made_with, "runs": in_order}
+            if len(versions(in_order)) > 1:
+                print(f"{name}: {NOTES[MIXED]}: {', '.join(versions(in_order))}")
             replace(file, (json.dumps(record, indent=1) + "\n").encode())
+    if failed and not any(options.results.glob("*.json")):
+        return failed
     print(table(options.results))
     if options.readme:
-        replace(README, with_table(README.read_text(), table(options.results)).encode())
+        for document, text in documents(options.results).items():
+            replace(document, text.encode())
     return failed
+
+
+def documents(results: Path) -> dict[Path, str]:
+    """The README with its short table and the page in docs/ with the whole one, as they would be.
+
+    :raises UserError: where one has no place for its table.
+    """
+    whole = README.parent / "docs" / "results_table.md"
+    return {
+        README: with_table(README.read_text(), summary(results)),
+        whole: with_table(whole.read_text(), table(results)),
+    }
 
 
 def recipe(preset: Path, flags: Sequence[str]) -> str:
@@ -153,22 +195,26 @@ def _keep_recipe(place: Path, recipe: str) -> None:
         file.write_text(recipe)
     elif file.read_text() != recipe:
         raise UserError(
-            f"--out: '{place}' holds runs of another preset or other flags, see '{file}'; delete "
-            "it, or choose another --out or --name"
+            f"'{place}' holds runs of another preset or other flags, see '{file}'; delete it, or "
+            "choose another --out or --name",
+            "out",
         )
 
 
 def _refuse_others(folder: Path, arguments: Sequence[str]) -> None:
     """Refuse to count a run that has other settings than the row."""
     # torch takes seconds to import, which only finished runs are worth.
-    from pyro_infocat.arguments import parse
-    from pyro_infocat.record import MAY_DIFFER, Record, differences
+    from pyro_infocat.parts import up_to_date
+    from pyro_infocat.settings import MACHINE
+    from pyro_infocat.storage.folder import RunFolder, differences
 
-    for key, then, now in differences(Record(folder).settings(), parse(arguments)[0]):
-        if key not in MAY_DIFFER:
+    row = run_flags.read(arguments).resolver.settings()
+    for key, then, now in differences(up_to_date(RunFolder(folder).settings()[0], row), row):
+        if key not in MACHINE:
             raise UserError(
-                f"--out: '{folder}' holds a run with {key} {then}, and the row's has {now}; "
-                "delete it, or choose another --out or --name"
+                f"'{folder}' holds a run with {key} {then}, and the row's has {now}; delete it, or "
+                "choose another --out or --name",
+                "out",
             )
 
 
@@ -186,7 +232,8 @@ def _run(preset: Path, seed: int, folder: Path, flags: Sequence[str], threads: s
         command += ["--resume", "true"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _log(folder).open("a") as log:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        root = Path(__file__).resolve().parents[1]
+        path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": path}
         return subprocess.run(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
@@ -197,47 +244,86 @@ def _log(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.log")
 
 
-def table(results: Path) -> str:
+def table(results: Path, current: Mapping[str, str] | None = None) -> str:
     """Mean, spread (standard deviation) and worst of each metric, as Markdown.
 
-    Rows of presets as they are come first, then those that something changes, each by name.
+    Rows of presets as they are come first, then those that something changes, each by name. A row
+    of a preset that has changed since, or of several versions of the code, is marked.
+
+    :param current: the recipe of each row as it would be run now; of the presets when not given.
     """
-    head = ["preset", "seeds", *(title for title, _, _ in COLUMNS.values())]
+    rows = sorted(records(results), key=lambda row: not _of_a_preset(row))
+    return _as_markdown(rows, tuple(COLUMNS), current)
+
+
+def summary(results: Path, current: Mapping[str, str] | None = None) -> str:
+    """The short form of :func:`table`: the presets as they are, and few of the metrics."""
+    return _as_markdown([row for row in records(results) if _of_a_preset(row)], SHORT, current)
+
+
+def _of_a_preset(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a preset as it is."""
+    return row["name"] == Path(row["preset"]).stem
+
+
+def _as_markdown(
+    rows: Sequence[dict[str, Any]], metrics: Sequence[str], current: Mapping[str, str] | None
+) -> str:
+    head = ["preset", "seeds", *(COLUMNS[metric][0] for metric in metrics)]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    files = sorted(results.glob("*.json"), key=lambda path: path.stem)
-    records = [json.loads(path.read_text()) for path in files]
-    rows = [record for record in records if isinstance(record, dict) and record.get("runs")]
-    for row in sorted(rows, key=lambda row: row["name"] != Path(row["preset"]).stem):
-        runs = row["runs"]
-        cells = [row["name"], str(len(runs)), *(_cell(runs, name) for name in COLUMNS)]
+    used: list[str] = []
+    for row in rows:
+        marks = list(marked(row, current))
+        used += marks
+        runs, name = row["runs"], " ".join([row["name"], *marks])
+        cells = [name, str(len(runs)), *(_cell(runs, metric) for metric in metrics)]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    notes = [f"{mark} {text}" for mark, text in NOTES.items() if mark in used]
+    return "\n".join([*lines, *(["", "; ".join(notes) + "."] if notes else [])])
+
+
+def records(results: Path) -> list[dict[str, Any]]:
+    """The rows in a folder of results, by name of file."""
+    files = sorted(results.glob("*.json"), key=lambda path: path.stem)
+    found = [json.loads(path.read_text()) for path in files]
+    return [record for record in found if isinstance(record, dict) and record.get("runs")]
+
+
+def marked(row: dict[str, Any], current: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The marks of a row."""
+    preset = PRESETS / row["preset"]
+    now = (current or {}).get(row["name"])
+    if now is None and preset.is_file():
+        now = recipe(preset, row.get("flags", []))
+    if now is not None and row.get("recipe") != now:
+        yield CHANGED
+    if len(versions(row["runs"])) > 1:
+        yield MIXED
+
+
+def versions(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """The versions of the code that runs were made by, each once. Older runs do not say."""
+    found: dict[str, None] = {}
+    for one in runs:
+        made = one.get("made_by") or {}
+        commit = (made.get("commit") or "no commit")[:12]
+        changed = "" if made.get("clean") is not False else ", changed"
+        found[f"{made['version']} ({commit}{changed})" if made else "before 0.2.0"] = None
+    return list(found)
 
 
 def _cell(runs: Sequence[dict[str, Any]], name: str) -> str:
     _, form, best = COLUMNS[name]
-    if not any(name in run for run in runs):
+    values = [run[name] for run in runs if name in run]
+    if not values:
         return NOTHING
-    values = [run[name] for run in runs]
     mean = form.format(statistics.mean(values))
+    some = "" if len(values) == len(runs) else f" of {len(values)}"
     if len(values) == 1:
-        return mean
+        return mean + some
     worst = min(values) if best is max else max(values)
     spread = form.format(statistics.stdev(values))
-    return f"{mean} ± {spread} (worst {form.format(worst)})"
-
-
-def with_table(document: str, content: str, name: str = "results") -> str:
-    """A document with ``content`` between the two comments of that name.
-
-    :raises UserError: where it does not have one such pair of comments.
-    """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    whole = f"{begin}\n{content}\n{end}"
-    text, found = re.subn(f"(?s){begin}.*?{end}", lambda _: whole, document)
-    if found != 1:
-        raise UserError(f"a document with {found} places for a table; write one '{begin}{end}'")
-    return text
+    return f"{mean} ± {spread} (worst {form.format(worst)}){some}"
 
 
 if __name__ == "__main__":

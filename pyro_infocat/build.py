@@ -1,151 +1,174 @@
-"""From settings to a model, a guide and an objective that fit together and fit the data.
+"""From settings to a model, a guide, a view and an objective.
 
 Shapes: B batch, K categories, D latent dimensions, X features.
 """
 
+import copy
 import functools
-import inspect
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from guides.encoders import Encoder
 from guides.guide import Guide
 from models import CatVAE
 from models.likelihoods import Likelihood
 from models.priors import Prior
+from pyro_infocat.catalogue import Facts
 from pyro_infocat.data import Observation
-from pyro_infocat.errors import UserError, reason
+from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.parts import named
-from pyro_infocat.schedules import scheduled
-from pyro_infocat.settings import ALSO_SCHEDULED, DATA_SETS, Component, Facts, Settings
-from pyro_infocat.terms import SIGNS
+from pyro_infocat.parts import create, find, own_parameters
+from pyro_infocat.settings import ROLES, Part, Settings
 from pyro_infocat.views import View
-from pyro_infocat.wording import users_line, where
-
-MADE_BY_SUPER = {
-    "prior": ("categories", "latent", "_modules"),
-    "likelihood": ("_modules",),
-    "decoder": ("likelihood", "_modules"),
-    "encoder": ("width", "_modules"),
-    "guide": ("categories", "_modules"),
-    "view": (),
-}
-"""What each part has once its base class was constructed, or, a width, has set itself."""
 
 
-def build(
-    settings: Settings, device: torch.device, facts: Facts | None = None
-) -> tuple[CatVAE, Guide, View]:
-    """The model, the guide and the view for the settings' data set.
+@dataclass(frozen=True)
+class Parts:
+    """What is trained, and by what.
 
-    A part's constructor is handed whatever it names of ``features`` (X), ``shape`` (height,
-    width), ``levels`` (grey levels), ``encoder`` (a factory), ``likelihood``, ``prior``,
-    ``categories`` (K) and ``latent`` (D); the rest comes from the settings.
-
-    :param facts: of the data, where the settings name a file and no data set.
-    :raises UserError: where a part cannot be made or the parts do not fit.
+    :ivar model: the generative program, with prior, decoder and likelihood inside.
+    :ivar bound: the objective; its weights are those of the start.
     """
-    facts = facts or DATA_SETS[settings.data]
-    given: dict[str, Any] = {
-        "features": facts.features,
-        "shape": facts.shape,
-        "levels": facts.levels,
-    }
-    given["encoder"] = functools.partial(create, "encoder", settings.encoder, dict(given))
-    prior: Prior = create("prior", settings.prior, given)
-    given |= {"prior": prior, "categories": prior.categories, "latent": prior.latent}
-    given["likelihood"] = create("likelihood", settings.likelihood, given)
-    decoder = create("decoder", settings.decoder, given)
-    guide: Guide = create("guide", settings.guide, given)
-    model = CatVAE(prior, decoder, settings.kl)
-    return model.to(device), guide.to(device), create("view", settings.view, given)
+
+    model: CatVAE
+    guide: Guide
+    view: View
+    bound: InfoCatELBO
+
+    def schedulable(self) -> dict[str, list[Any]]:
+        """Every part that may declare attributes for ``schedules``, by its role or name.
+
+        A guide may hold several encoders of one class.
+        """
+        decoder = self.model.decoder
+        modules = [*self.model.modules(), *self.guide.modules()]
+        return {
+            "prior": [self.model.prior],
+            "likelihood": [decoder.likelihood],
+            "decoder": [decoder],
+            "encoder": [module for module in modules if isinstance(module, Encoder)],
+            "guide": [self.guide],
+            "view": [self.view],
+            "model": [self.model],
+            **{term.name: [term] for term in self.bound.declared},
+        }
 
 
-def create(role: str, component: Component, given: dict[str, Any]) -> Any:
-    """An instance of the component, handed those of ``given`` that its constructor names.
+class Builder:
+    """Makes a run's parts from their classes.
 
-    :param role: the flag that chose it, for the error.
-    :raises UserError: where the constructor refuses its arguments.
+    :param trust: modules outside this project that may be imported; None for any.
+    :param instances: parts that the user made, by role: copies of them are used as they are.
+    :param notes: where to add a line for each argument of an older version that is passed over;
+        without it such an argument is an error.
     """
-    kind = named(component.class_path)
-    wanted = inspect.signature(kind).parameters
-    arguments = {key: value for key, value in given.items() if key in wanted}
-    with blame(f"--{role} {component.class_path}"):
-        part = kind(**(arguments | component.init_args))
-    for name in MADE_BY_SUPER[role]:
-        if not hasattr(part, name):
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: Facts,
+        trust: Sequence[str] | None = None,
+        instances: Mapping[str, Any] | None = None,
+        notes: list[str] | None = None,
+    ) -> None:
+        self.settings, self.facts, self.trust = settings, facts, trust
+        self.instances, self.notes = instances or {}, notes
+
+    def programs(self, device: torch.device) -> tuple[CatVAE, Guide]:
+        """The model and the guide.
+
+        :raises UserError: where a part cannot be made.
+        """
+        # At once, so that a guide that reads the prior reads the copy of it.
+        self._copies = copy.deepcopy({r: self.instances[r] for r in ROLES if r in self.instances})
+        given: dict[str, Any] = {
+            "features": self.facts.features,
+            "shape": self.facts.shape,
+            "levels": self.facts.levels,
+            "kl": self.settings.kl,
+        }
+        given["encoder"] = functools.partial(self.make, "encoder", dict(given))
+        prior: Prior = self.make("prior", given)
+        given |= {"prior": prior, "categories": prior.categories, "latent": prior.latent}
+        given["likelihood"] = self.make("likelihood", given)
+        given["decoder"] = self.make("decoder", given)
+        guide: Guide = self.make("guide", given)
+        model: CatVAE = self.make("model", given)
+        self._given = given
+        return model.to(device), guide.to(device)
+
+    def parts(self, device: torch.device) -> Parts:
+        """All that training needs.
+
+        :raises UserError: where a part cannot be made, or a weight is of no term.
+        """
+        model, guide = self.programs(device)
+        view = self.make("view", self._given)
+        return Parts(model, guide, view, self.objective())
+
+    def make(self, role: str, given: Mapping[str, Any]) -> Any:
+        """A part of a role."""
+        if role in self._copies:
+            return self._copies[role]
+        return self.of(role, getattr(self.settings, role), given)
+
+    def of(self, role: str, part: Part, given: Mapping[str, Any] | None = None) -> Any:
+        """An instance of a part's class."""
+        kind = find(role, part.class_path, role, self.trust)
+        if self.notes is not None:
+            wanted = own_parameters(role, kind)
+            extra = [name for name in part.init_args if name not in wanted]
+            self.notes += [
+                f"{role}.{name}: {part.class_path} takes no '{name}' any more; it was passed over"
+                for name in extra
+            ]
+            arguments = {name: value for name, value in part.init_args.items() if name in wanted}
+            part = Part(part.class_path, arguments)
+        return create(role, kind, part, given or {})
+
+    def several(self, role: str) -> list[Any]:
+        """The user's own parts of a role: terms, metrics or figures."""
+        if role in self.instances:
+            return list(copy.deepcopy(self.instances[role]))
+        return [self.of(role, part) for part in getattr(self.settings, role)]
+
+    def objective(self) -> InfoCatELBO:
+        """The bound and its terms as the settings weigh them at the start.
+
+        :raises UserError: for a term that does not exist, stands twice or has a negative weight.
+        """
+        settings, extra = self.settings, self.several("terms")
+        if "information_bound" in settings.weights:
             raise UserError(
-                f"--{role} {component.class_path}: has no '{name}'; its constructor must call "
-                "super().__init__ with all that it takes"
+                "information_bound has a flag of its own, --information_weight", "weights"
             )
-    return part
-
-
-def objective(settings: Settings) -> InfoCatELBO:
-    """The bound and its terms as the settings weigh them at the start.
-
-    :raises UserError: for a term that does not exist, a negative weight, or an epoch without any.
-    """
-    if "information_bound" in settings.weights:
-        raise UserError("--weights: information_bound has a flag of its own, --information_weight")
-    with blame("--weights"):
-        bound = InfoCatELBO(
-            settings.information_weight,
-            settings.particles,
-            weights=settings.weights,
-            decoded=settings.decoded,
-        )
-    with blame("--schedules"):
-        for name, points in settings.schedules.items():
-            if name in SIGNS:
-                InfoCatELBO(weights={name: min(weight for _, weight in points)})
-            elif name not in ALSO_SCHEDULED:
-                there = ", ".join([*SIGNS, *ALSO_SCHEDULED])
-                raise ValueError(f"nothing is called '{name}'; there are {there}")
-    # From their last point on schedules are flat.
-    points = [point for line in settings.schedules.values() for point in line]
-    last = max((math.ceil(epoch) for epoch, _ in points), default=0)
-    for epoch in range(min(settings.epochs, last + 1)):
-        weights = bound.weights | scheduled(settings, epoch)
-        if not any(weights[name] for name in SIGNS):
-            raise UserError(
-                f"--weights: no term of the objective has a weight in epoch {epoch + 1}; give one "
-                "to some term, or let --schedules begin there"
+        with attributed("terms", ", ".join(part.class_path for part in settings.terms) or None):
+            InfoCatELBO(extra=extra)
+        with attributed("weights", None):
+            return InfoCatELBO(
+                settings.information_weight,
+                settings.particles,
+                weights=settings.weights,
+                decoded=settings.decoded,
+                extra=extra,
             )
-    return bound
 
 
 def observation(settings: Settings, likelihood: Likelihood) -> Observation:
-    """Whether the likelihood sees binarised pixels or grey levels.
+    """Whether the likelihood gets binarised pixels or grey levels.
 
-    :raises UserError: where a likelihood of 0 and 1 is asked to see grey levels.
+    :raises UserError: where a likelihood of 0 and 1 is asked to take grey levels.
     """
     if settings.observe == "grey" and likelihood.binary:
         raise UserError(
-            f"--observe grey: {settings.likelihood.class_path} holds 0 and 1 only; use --observe "
-            "binary, or a likelihood of grey levels such as models.likelihoods.ContinuousBernoulli"
+            f"{settings.likelihood.class_path} holds 0 and 1 only; use --observe binary, or a "
+            "likelihood of grey levels such as models.likelihoods.ContinuousBernoulli",
+            "observe",
+            "grey",
         )
     if settings.observe == "auto":
         return "binary" if likelihood.binary else "grey"
     return settings.observe
-
-
-@contextmanager
-def blame(part: str, remedy: str = "") -> Iterator[None]:
-    """Lay whatever goes wrong at the door of a part, which may be the user's own.
-
-    :param part: the flag that chose it, and the class.
-    :param remedy: what would be right, where the error does not say so itself.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        known = isinstance(error, TypeError | ValueError)
-        said = reason(error) + users_line(error) if known else where(error)
-        raise UserError(f"{part}: {said}{remedy and '; '}{remedy}") from error

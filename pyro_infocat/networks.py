@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from pyro_infocat.errors import reason
-from pyro_infocat.settings import Precision
 
 BATCH_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -38,31 +37,53 @@ def networks(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def statistics_kept(*programs: Any) -> Iterator[None]:
-    """Let batch normalisation forget what it sees: all that it has counted stays as it is.
+    """Let layers forget what they see: the statistics that they keep stay as they are.
 
-    It stands for the data at test time. Views and generated images are normalised by their own
+    Those stand for the data at test time. Views and generated images are normalised by their own
     batch, and would only blur what is remembered of the data.
 
     :param programs: anything; what is no module has no statistics.
     """
-    layers = [
-        layer
+    layers = {
+        id(layer): layer
         for program in programs
         if isinstance(program, nn.Module)
         for layer in program.modules()
-        if isinstance(layer, BATCH_NORMALISATIONS) and layer.track_running_stats
+        if layer.training and layer._buffers
+    }.values()
+    normalising: list[Any] = [
+        layer
+        for layer in layers
+        if type(layer) in BATCH_NORMALISATIONS and layer.track_running_stats
     ]
-    for layer in layers:
+    # Other layers of PyTorch's or the user's write to their buffers: they get copies to write to.
+    writing = [
+        (layer, name, buffer)
+        for layer in layers
+        if type(layer) not in BATCH_NORMALISATIONS and not _is_ours(layer)
+        for name, buffer in layer._buffers.items()
+        if buffer is not None
+    ]
+    for layer in normalising:
         layer.track_running_stats = False
+    for layer, name, buffer in writing:
+        layer._buffers[name] = buffer.clone()
     try:
         yield
     finally:
-        for layer in layers:
+        for layer in normalising:
             layer.track_running_stats = True
+        for layer, name, buffer in writing:
+            layer._buffers[name] = buffer
+
+
+def _is_ours(layer: nn.Module) -> bool:
+    """Whether a layer is of this project, whose buffers are constants."""
+    return type(layer).__module__.partition(".")[0] in ("models", "guides")
 
 
 @contextmanager
-def computing_in(precision: Precision, module: nn.Module) -> Iterator[None]:
+def computing_in(precision: str, module: nn.Module) -> Iterator[None]:
     """Let the networks inside a module compute in a precision, and answer in float32.
 
     Recurrent layers stay in float32.

@@ -1,4 +1,4 @@
-"""``python -m pyro_infocat.run``: data, model, guide, training, evaluation, figures."""
+"""``python -m pyro_infocat.run``: train, evaluate and draw."""
 
 import os
 import shlex
@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyro_infocat.arguments import as_given, parse
+from pyro_infocat.cli.run_flags import parse, read
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS, Settings
+from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS
 
 INTERRUPTED, UNHEARD = 130, 141
 """Exit codes of a shell for what SIGINT and SIGPIPE end."""
@@ -23,13 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is loaded: its threads would spin for milliseconds where one waits for another,
     # which takes ten times as long as the work where the machine has other things to do.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    out = before = None
+    out = before = request = None
     try:
-        settings, out, resume = parse(argv)
+        request = read(argv)
+        settings, out, resume = parse(request)
         before = _written(out)
-        run(settings, out, resume)
+        from pyro_infocat import experiment
+
+        experiment.run(settings, out, resume)
     except UserError as error:
-        return _fail(as_given(str(error), sys.argv[1:] if argv is None else argv))
+        return _fail(error.told(request.resolver.origin if request else _as_flag))
     except BrokenPipeError:
         # Whoever read the output has gone; the interpreter's own last flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,83 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(settings: Settings, out: Path, resume: bool) -> None:
-    """Train, evaluate and draw into ``out``.
-
-    :raises UserError: for anything that the user gave wrong.
-    """
-    import platform
-
-    import pyro
-    import torch
-    import torchvision
-
-    from pyro_infocat import build, figures, processes
-    from pyro_infocat.data import load
-    from pyro_infocat.device import pick
-    from pyro_infocat.evaluate import evaluate
-    from pyro_infocat.fit import check_fit
-    from pyro_infocat.record import Record
-    from pyro_infocat.remarks import remarks
-    from pyro_infocat.starts import best_start
-    from pyro_infocat.train import set_validation, train
-
-    device = pick(settings.device)
-    if device.type == "cuda":
-        # Streams and graphs are made on the current one.
-        torch.cuda.set_device(device)
-        # What is called float32 is: its default rounds convolutions' inputs to ten bits.
-        for layers in ("conv", "rnn"):
-            getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
-    record = Record(out)
-    checkpoint = record.reopen(settings) if resume else None
-    data = load(settings.data, Path(settings.data_root)).to(device)
-    pyro.set_rng_seed(settings.seed)
-    model, guide, view = build.build(settings, device, data.facts)
-    bound = build.objective(settings)
-    seen = build.observation(settings, model.decoder.likelihood)
-    check_fit(settings, model, guide, view, bound, data.train, seen)
-    if processes.rank() == 0:
-        for line in remarks(settings, guide, bound.written_out(model, guide)):
-            print(line)
-        if checkpoint is None:
-            record.create(settings)
-        else:
-            record.go_on(settings, checkpoint)
-
-    set_validation(False)
-    processes.join(device)
-    if checkpoint is None and settings.starts > 1:
-        checkpoint = best_start(settings, data, device, record)
-    history = train(settings, data, model, guide, view, record, checkpoint)
-    processes.leave()
-    if processes.rank() > 0:
-        return
-    if len(history) < settings.epochs:
-        print(f"stopped after epoch {len(history)}: {settings.patience} without a better bound")
-    seconds = sum(row["seconds"] for row in history)
-    metrics = evaluate(model, guide, data, seen, settings.nll_samples, settings.seed)
-    metrics |= {
-        "epochs": len(history),
-        "train_seconds": seconds,
-        "examples_per_second": len(history) * len(data.train) / seconds,
-        "device": str(device),
-        "seed": settings.seed,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "pyro": pyro.__version__,
-        },
-    }
-    record.write_metrics(metrics)
-    figures.draw(model, guide, data, data.test.fixed(seen), history, out / "figures")
-    accuracy = f"accuracy {metrics['accuracy']:.3f}, " if data.facts.classes else ""
-    print(
-        f"{out}: {accuracy}{metrics['clusters_used']} categories in use, "
-        f"bound {metrics['elbo']:.2f} nats, {seconds:.0f} s of training",
-        flush=True,
-    )
+def _as_flag(setting: str) -> str:
+    return f"--{setting}"
 
 
 def _of_writing(error: OSError, out: Path) -> bool:

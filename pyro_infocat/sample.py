@@ -3,21 +3,57 @@
 Shapes: B batch, K categories, D latent dimensions, S samples, X features.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_infocat.cli.command_line import parse, positional
 from pyro_infocat.errors import UserError
-from pyro_infocat.parser import Parser
-from pyro_infocat.settings import MOST_SEED
+from pyro_infocat.settings import CONFIG, MOST_SEED, setting
+
+MODULE = "pyro_infocat.sample"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Generate, reconstruct and interpolate from a finished run."""
+
+    run: Path = positional("the folder of a run")
+    number: int | None = setting(
+        None,
+        "samples of each category, steps between two, or images of 'test'; default 10",
+        least=1,
+        most=100_000,
+    )
+    temperature: float = setting(1.0, "factor on the spread of p(z|c)", least=0, most=1e6)
+    categories: list[int] | None = setting(None, "which categories; all when not given")
+    reconstruct: list[str] | None = setting(
+        None,
+        "reconstruct images: PNG files, an .npy or .npz of shape (B, height, width) in [0, 1] or "
+        "bytes, or 'test' for the first of the test split",
+    )
+    interpolate: list[str] | None = setting(
+        None,
+        "walk between two category centres (numbers) or two images (files, the first of each)",
+    )
+    trust: list[str] | None = setting(
+        None,
+        "modules outside this project whose code may be run, where the run's config names them",
+    )
+    data_root: str | None = setting(
+        None, "where the archives are, for --reconstruct test; default the run's"
+    )
+    seed: int = setting(0, "of every random number", least=0, most=MOST_SEED)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
+    out: Path | None = setting(None, "folder for PNG and .npz; default RUN/samples")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        options = parser().parse_args(argv)
+        options, _ = parse(Options, argv, MODULE)
         write(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -25,97 +61,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> Parser:
-    """The command line."""
-    made = Parser(
-        prog="python -m pyro_infocat.sample",
-        description=(__doc__ or "").split("\n")[0],
-    )
-    add = made.add_argument
-    add("run", type=Path, help="the folder of a run")
-    add(
-        "--number",
-        type=int,
-        help="samples of each category, steps between two, or images of 'test'; default 10",
-    )
-    add("--temperature", type=float, default=1.0, help="factor on the spread of p(z|c)")
-    either = made.add_mutually_exclusive_group().add_argument
-    either("--categories", type=int, nargs="+", help="which categories; all when not given")
-    either(
-        "--reconstruct",
-        nargs="+",
-        help="reconstruct images: PNG files, an .npy or .npz of shape (B, height, width) in "
-        "[0, 1] or bytes, or 'test' for the first of the test split",
-    )
-    either(
-        "--interpolate",
-        nargs=2,
-        metavar=("FROM", "TO"),
-        help="walk between two category centres (numbers) or two images (files, the first of each)",
-    )
-    add("--data_root", help="where the archives are, for --reconstruct test; default the run's")
-    add("--seed", type=int, default=0, help="of every random number")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    add("--out", type=Path, help="folder for PNG and .npz; default RUN/samples")
-    return made
-
-
-def write(options: argparse.Namespace) -> None:
+def write(options: Options) -> None:
     """Do what the options ask and write a PNG and an .npz of it.
 
     :raises UserError: for anything that the user gave wrong.
     """
+    _check(options)
     import numpy as np
     import torch
     from torchvision.utils import save_image
 
-    from pyro_infocat import generate
+    from pyro_infocat import sampling
     from pyro_infocat.loading import load
+    from pyro_infocat.runtime.device import pick
 
-    of_test = "test" in (options.reconstruct or [])
-    if options.number is not None and options.reconstruct and not of_test:
-        raise UserError(
-            f"--number {options.number}: all images of the files are reconstructed; only 'test' "
-            "has a number"
-        )
-    if options.data_root is not None and not of_test:
-        raise UserError(
-            f"--data_root {options.data_root}: only --reconstruct test reads a data set; leave it "
-            "out"
-        )
-    number = 10 if options.number is None else options.number
-    if number < 1:
-        raise UserError(f"--number {number}: must be at least 1")
-    if options.interpolate and number < 2:
-        raise UserError(f"--number {number}: --interpolate takes at least 2 steps")
-    if options.temperature != 1 and (options.reconstruct or options.interpolate):
-        raise UserError(
-            f"--temperature {options.temperature}: only samples have one; leave it out with "
-            "--reconstruct and --interpolate"
-        )
-    if not 0 <= options.temperature < float("inf"):
-        raise UserError(f"--temperature {options.temperature}: must be finite and at least 0")
-    if not 0 <= options.seed <= MOST_SEED:
-        raise UserError(f"--seed {options.seed}: must lie in 0 to {MOST_SEED}")
-    run = load(options.run, options.device)
+    pick(options.device)
+    number = options.number or 10
+    trust = options.trust or ()
+    run = load(options.run, options.device, trust)
     torch.manual_seed(options.seed)
     with torch.no_grad():
         if options.reconstruct:
             root = Path(options.data_root or run.settings.data_root)
-            images = generate.read_images(run, options.reconstruct, root, number)
-            name, arrays = "reconstructions", generate.reconstruct(run, images)
+            images = sampling.read_images(run, options.reconstruct, root, number, trust)
+            name, arrays = "reconstructions", sampling.reconstruct(run, images)
             rows = torch.cat([arrays["original"], arrays["x"]])
             columns = len(images)
         elif options.interpolate:
             name, arrays = (
                 "interpolation",
-                generate.interpolate(run, options.interpolate, number),
+                sampling.interpolate(run, options.interpolate, number),
             )
             rows, columns = arrays["x"], number
         else:
             name, arrays = (
                 "samples",
-                generate.conditional(run, options.categories, number, options.temperature),
+                sampling.conditional(run, options.categories, number, options.temperature),
             )
             rows, columns = arrays["x"], number
     out = options.out or options.run / "samples"
@@ -128,10 +109,47 @@ def write(options: argparse.Namespace) -> None:
         save_image(enlarged, out / f"{name}.png", nrow=columns, padding=4, pad_value=1)
     except OSError as error:
         raise UserError(
-            f"--out: cannot write '{error.filename or out}' ({error.strerror}); choose a folder "
-            "that can be written"
+            f"cannot write '{error.filename or out}' ({error.strerror}); choose a folder that can "
+            "be written",
+            "out",
         ) from error
     print(f"{out / name}.png and .npz")
+
+
+def _check(options: Options) -> None:
+    """Refuse a folder that is no run's, and flags that do not go together."""
+    if not (options.run / CONFIG).exists():
+        raise UserError(
+            f"'{options.run}' is not the folder of a run: it has no {CONFIG}; give the --out of a "
+            "run"
+        )
+    chosen = [name for name in ("categories", "reconstruct", "interpolate")
+              if getattr(options, name) is not None]  # fmt: skip
+    if len(chosen) > 1:
+        raise UserError(f"does not go with --{chosen[1]}; give one of them", chosen[0])
+    of_test = "test" in (options.reconstruct or [])
+    if options.number is not None and options.reconstruct and not of_test:
+        raise UserError(
+            "all images of the files are reconstructed; only 'test' has a number",
+            "number",
+            options.number,
+        )
+    if options.data_root is not None and not of_test:
+        raise UserError(
+            "only --reconstruct test reads a data set; leave it out", "data_root", options.data_root
+        )
+    if options.interpolate is not None and len(options.interpolate) != 2:
+        raise UserError(
+            f"takes two, a category or a file each, not {len(options.interpolate)}", "interpolate"
+        )
+    if options.interpolate and options.number == 1:
+        raise UserError("--interpolate takes at least 2 steps", "number", 1)
+    if options.temperature != 1 and (options.reconstruct or options.interpolate):
+        raise UserError(
+            "only samples have one; leave it out with --reconstruct and --interpolate",
+            "temperature",
+            options.temperature,
+        )
 
 
 if __name__ == "__main__":

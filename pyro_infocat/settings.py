@@ -1,142 +1,249 @@
-"""What a run is told, without anything heavy to import."""
+"""Every setting of a run, each declared once: type, default, limits and help.
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+The command line, ``--help``, presets, ``config.yaml``, error messages and docs/settings.md are made
+from these declarations. Nothing here imports torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from pyro_infocat.parts import COMPONENTS
-
-ROOT = Path(__file__).resolve().parents[1]
-"""The folder that holds the packages, and the presets in ``runs``."""
-
 
 @dataclass(frozen=True)
-class Facts:
-    """What a model must know of a data set.
-
-    :ivar preset: the file in ``runs`` that it is trained with where no --config is given.
-    :ivar shape: (height, width) of an image.
-    :ivar levels: number of grey levels.
-    :ivar classes: a name for each label.
-    """
-
-    preset: str
-    shape: tuple[int, int]
-    levels: int
-    classes: tuple[str, ...]
-
-    @property
-    def features(self) -> int:
-        """X, the pixels of an image."""
-        return self.shape[0] * self.shape[1]
-
-
-CLOTHES = (
-    *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Boot"),
-)
-
-DATA_SETS = {
-    "digits": Facts("digits", (8, 8), 17, tuple("0123456789")),
-    "mnist": Facts("mnist", (28, 28), 256, tuple("0123456789")),
-    "fashion-mnist": Facts("fashion", (28, 28), 256, CLOTHES),
-}
-
-ARCHIVE, OWN_PRESET = ".npz", "digits"
-"""How a file of one's own images ends; the preset for them where no --config is given."""
-
-
-def no_data_set(name: str, flag: str = "--data") -> str:
-    """What to say of a name that is no data set's."""
-    return (
-        f"{flag}: no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give an {ARCHIVE} "
-        "of your own images"
-    )
-
-
-CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
-HISTORY, METRICS = "history.jsonl", "metrics.json"
-"""The files of a run's folder."""
-
-STARTS = "starts"
-"""The folder in it that holds the beginnings of which one went on."""
-
-
-MOST_SEED = 2**32 - 1
-"""NumPy takes no larger one."""
-
-ALSO_SCHEDULED = ("learning_rate", "temperature", "moves")
-"""What ``schedules`` may hold besides the weights of terms."""
-
-Observe = Literal["auto", "binary", "grey"]
-"""What the likelihood sees: binarised pixels, grey levels, or whichever fits it."""
-
-Anneal = Literal["constant", "cosine"]
-"""How the learning rate falls."""
-
-KL = Literal["analytic", "sampled"]
-"""KL(q(z|x,c) || p(z|c)) in closed form or from the samples."""
-
-Precision = Literal["float32", "bfloat16"]
-"""What the networks compute in while training."""
-
-
-@dataclass(frozen=True)
-class Component:
-    """A class by dotted path and the keyword arguments for it."""
+class Part:
+    """A class by dotted path, and the keyword arguments for its constructor."""
 
     class_path: str
     init_args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
+class Role:
+    """What a part is for.
+
+    :ivar base: dotted path of the class that it must be a subclass of.
+    :ivar given: constructor arguments that the run supplies, where the constructor names them.
+    """
+
+    base: str
+    given: tuple[str, ...] = ()
+
+
+def setting(default: Any, help: str, before: Any = MISSING, **limits: float) -> Any:
+    """Declare a setting.
+
+    :param before: the value in force in runs of before the setting was there, if not the default.
+    :param limits: ``least``, ``above``, ``below`` and ``most``.
+    """
+    metadata = {"help": help, "limits": limits}
+    if before is not MISSING:
+        metadata["before"] = before
+    if isinstance(default, dict | list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def part(default: str | None, base: str, help: str, given: tuple[str, ...] = ()) -> Any:
+    """Declare a setting that is a class of the user's choice."""
+    metadata = {"help": help, "limits": {}, "role": Role(base, given)}
+    return field(default=Part(default) if default else None, metadata=metadata)
+
+
+def parts(base: str, help: str) -> Any:
+    """Declare a setting that is any number of classes of the user's own."""
+    return field(default=(), metadata={"help": help, "limits": {}, "role": Role(base)})
+
+
+DATA = ("features", "shape", "levels")
+PRIOR = (*DATA, "encoder", "prior", "categories", "latent")
+NETWORKS = (*PRIOR, "likelihood")
+
+MOST = 2**31 - 1
+MOST_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a run depends on. Written to config.yaml; read back, it repeats the run."""
 
-    prior: Component
-    likelihood: Component
-    decoder: Component
-    encoder: Component
-    guide: Component
-    view: Component
-    data: str
-    data_root: str
-    observe: Observe
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    anneal: Anneal
-    information_weight: float
-    weights: dict[str, float]
-    schedules: dict[str, list[list[float]]]
-    kl: KL
-    particles: int
-    decoded: int
-    precision: Precision
-    compile: bool
-    graph: bool
-    starts: int
-    start_epochs: int
-    patience: int
-    validation: float
-    nll_samples: int
-    seed: int
-    device: str
+    prior: Part = part(
+        "models.priors.Orthogonal", "models.priors.Prior", "p(c) and p(z|c)", (*DATA, "encoder")
+    )
+    likelihood: Part = part(
+        "models.likelihoods.Bernoulli",
+        "models.likelihoods.Likelihood",
+        "p(x | the decoder's output)",
+        PRIOR,
+    )
+    decoder: Part = part(
+        "models.decoders.MLP", "models.decoders.Decoder", "the network from z to x", NETWORKS
+    )
+    encoder: Part = part(
+        "guides.encoders.MLP",
+        "guides.encoders.Encoder",
+        "the guide's network from x to hidden features",
+        DATA,
+    )
+    guide: Part = part(
+        "guides.enumerated.Enumerated", "guides.guide.Guide", "q(c|x) and q(z|x,c)", NETWORKS
+    )
+    view: Part = part(
+        "pyro_infocat.views.Same",
+        "pyro_infocat.views.View",
+        "a random change of an example that keeps its category, for the term consistency",
+        NETWORKS,
+    )
+    model: Part = part(
+        "models.generative.CatVAE",
+        "models.generative.CatVAE",
+        "the generative program over c, z and x",
+        (*NETWORKS, "decoder", "kl"),
+    )
+    data: str = setting("digits", "digits, mnist, fashion-mnist, or an .npz file of images")
+    data_root: str = setting("data", "where archives are and are downloaded to")
+    reader: Part | None = part(
+        None,
+        "pyro_infocat.data.Reader",
+        "reads --data; chosen by what --data is when not given",
+        ("data", "data_root"),
+    )
+    observe: Literal["auto", "binary", "grey"] = setting(
+        "auto", "what the likelihood gets: binarised pixels, grey levels, or whichever fits it"
+    )
+    epochs: int = setting(100, "passes over the training split", least=1)
+    batch_size: int = setting(128, "examples in a step", least=1, most=MOST)
+    learning_rate: float = setting(1e-3, "of Adam", above=0)
+    anneal: Literal["constant", "cosine"] = setting(
+        "constant", "how the learning rate falls over the epochs"
+    )
+    information_weight: float = setting(
+        1.0, "gamma, weight of the information bound for each example; 0 is CatVAE", least=0
+    )
+    weights: dict[str, float] = setting(
+        {},
+        "weights of other terms of the objective by name: {consistency: 5} instead of the "
+        "preset's, --weights.consistency 5 in addition to them",
+    )
+    schedules: dict[str, list[list[float]]] = setting(
+        {},
+        "weights that change, as [epoch, weight] pairs joined by straight lines, such as "
+        "{kl_z: [[0, 0], [10, 1]]}; also learning_rate and what a part declares (temperature, "
+        "moves). A preset's schedule is scaled when --information_weight, --learning_rate or "
+        "--weights.TERM gives its largest value",
+    )
+    terms: tuple[Part, ...] = parts(
+        "pyro_infocat.objective.Term", "further terms of the objective, by class"
+    )
+    kl: Literal["analytic", "sampled"] = setting(
+        "analytic", "KL(q(z|x,c) || p(z|c)) in closed form or from the samples"
+    )
+    particles: int = setting(1, "draws of z for each category", least=1, most=10_000)
+    decoded: int = setting(
+        0,
+        "decode this many likeliest categories of an example and one other drawn by chance, "
+        "without bias; 0: all",
+        least=0,
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "what the networks compute in while training; the bound is always in float32"
+    )
+    compile: bool = setting(False, "compile the networks (torch.compile)")
+    graph: bool = setting(
+        True, "on a GPU, record a step as a CUDA graph and replay it; false: step by step"
+    )
+    starts: int = setting(
+        1,
+        "random restarts: train this many and continue the one with the largest objective",
+        least=1,
+        most=10_000,
+    )
+    start_epochs: int = setting(3, "epochs of each of --starts", least=1)
+    patience: int = setting(
+        0,
+        "stop after this many epochs without a better bound on the validation share, with the last "
+        "parameters; 0: never",
+        least=0,
+    )
+    validation: float = setting(
+        0.1, "share of the training split held out for --patience", above=0, below=1
+    )
+    metrics: tuple[Part, ...] = parts(
+        "pyro_infocat.evaluation.Metric", "further figures of metrics.json, by class"
+    )
+    figures: tuple[Part, ...] = parts(
+        "pyro_infocat.evaluation.Plot", "further figures in figures/, by class"
+    )
+    nll_samples: int = setting(200, "importance samples for the nll", least=1, most=1_000_000)
+    seed: int = setting(0, "of every random number", least=0, most=MOST_SEED)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
 
     def held_out(self, examples: int) -> int:
-        """How many of so many training examples early stopping looks at."""
+        """How many of a number of training examples are the validation share."""
         return max(1, round(self.validation * examples)) if self.patience else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """What config.yaml holds."""
-        return asdict(self)
+        """Plain values, as config.yaml holds them."""
+        values = asdict(self)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Settings":
-        """What config.yaml held.
 
-        :raises KeyError: where a part is missing.
-        :raises TypeError: where any other setting is, or there are more.
-        """
-        parts = {name: Component(**values[name]) for name in COMPONENTS}
-        return cls(**(values | parts))
+DECLARED: dict[str, Field] = {declared.name: declared for declared in fields(Settings)}
+"""Every setting's declaration, by name."""
+
+ROLES: dict[str, Role] = {
+    name: declared.metadata["role"]
+    for name, declared in DECLARED.items()
+    if "role" in declared.metadata
+}
+"""The settings that are parts."""
+
+SEVERAL = tuple(name for name in ROLES if DECLARED[name].default == ())
+"""The roles that any number of parts may have."""
+
+MACHINE = frozenset({"device", "data_root"})
+"""Settings about the machine, which a resumed run may change."""
+
+CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
+HISTORY, METRICS = "history.jsonl", "metrics.json"
+"""The files of a run's folder."""
+
+STARTS = "starts"
+"""The folder in it of the random restarts."""
+
+MADE_BY = "made_by"
+"""The key of config.yaml that says which version and commit wrote it. No setting."""
+
+
+def default(declared: Field) -> Any:
+    """A setting's default."""
+    if declared.default_factory is not MISSING:
+        return declared.default_factory()
+    return declared.default
+
+
+def from_dict(values: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """The settings of a config.yaml of this version or another, and its keys that are no settings.
+
+    What an older version did not write gets the value that was in force then.
+
+    :raises TypeError: where a part is not a class path with arguments.
+    """
+    known: dict[str, Any] = {}
+    for name, declared in DECLARED.items():
+        if name not in values:
+            known[name] = declared.metadata.get("before", default(declared))
+        elif name in SEVERAL:
+            known[name] = tuple(_part(one) for one in values[name])
+        elif name in ROLES and not (values[name] is None and declared.default is None):
+            known[name] = _part(values[name])
+        else:
+            known[name] = values[name]
+    return Settings(**known), [key for key in values if key not in DECLARED and key != MADE_BY]
+
+
+def _part(held: Any) -> Part:
+    made = Part(**held)
+    if not (isinstance(made.class_path, str) and isinstance(made.init_args, dict)):
+        raise TypeError("a part is a class path with arguments")
+    return made

@@ -1,10 +1,11 @@
 """Views: other looks at an example that keep its category.
 
-The real-data term of the objective asks q(c | x) to be the same for x and a view of it.
+The term ``consistency`` asks q(c | x) to be the same for x and a view of it.
 
 Shapes: B batch, K categories, X features.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -13,12 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, kl_div
 
+from models.recorded import Recorded
+
 Classifier = Callable[[Tensor], dist.Categorical]
 """q(c | x) for x (B, X)."""
 
 
-class View(ABC):
-    """A random change of grey levels (B, X) in [0, 1] that keeps each example's category."""
+class View(Recorded, ABC):
+    """A random change of grey levels (B, X) in [0, 1] that keeps each example's category.
+
+    :cvar schedulable: names of float attributes that ``schedules`` may set between epochs.
+    """
+
+    schedulable: tuple[str, ...] = ()
 
     @abstractmethod
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
@@ -32,15 +40,15 @@ class Affine(View):
     of ``shift`` half image widths. Grey levels are raised to a power whose logarithm is normal
     noise of ``tone``: the image gets darker or brighter, and black and white stay.
 
-    :ivar moves: how far every change goes, over what ``stretch``, ``shift`` and ``tone`` say;
-        ``schedules`` can change it by that name.
+    :ivar moves: a factor on ``stretch``, ``shift`` and ``tone``, which ``schedules`` may set.
     :param shape: (height, width).
     :param stretch: standard deviation of the matrix's entries about the identity.
     :param shift: standard deviation of the shifts, 1 being half the image.
     :param tone: standard deviation of the logarithm of the power.
+    :raises ValueError: for a negative or infinite number.
     """
 
-    moves: float = 1.0
+    schedulable = ("moves",)
 
     def __init__(
         self,
@@ -49,7 +57,25 @@ class Affine(View):
         shift: float = 0.1,
         tone: float = 0.0,
     ) -> None:
+        for name, value in (("stretch", stretch), ("shift", shift), ("tone", tone)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, not {value}")
         self.shape, self.stretch, self.shift, self.tone = tuple(shape), stretch, shift, tone
+        self.moves = 1.0
+
+    @property
+    def moves(self) -> float:
+        """A factor on every change.
+
+        :raises ValueError: where it is set to a negative or infinite number.
+        """
+        return self._moves
+
+    @moves.setter
+    def moves(self, moves: float) -> None:
+        if not 0 <= moves < math.inf:
+            raise ValueError(f"moves must be at least 0 and finite, not {moves}")
+        self._moves = moves
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
         if self.moves == 0:

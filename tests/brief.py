@@ -5,14 +5,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from pyro_infocat.settings import ROOT
+import pytest
+
+from pyro_infocat.evaluation import figures, generation
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""
 
 SMALL = [
     *("--batch_size", "400", "--nll_samples", "2", "--device", "cpu"),
     *("--encoder.hidden", "[16]", "--decoder.hidden", "[16]", "--guide.hidden", "16"),
 ]
 """Four steps an epoch with small networks."""
+
+QUICK: dict[str, Any] = {
+    **{"epochs": 1, "batch_size": 400, "nll_samples": 2, "device": "cpu"},
+    **{"encoder.hidden": [16], "decoder.hidden": [16], "guide.hidden": 16},
+}
+"""One epoch of that, as settings."""
+
+
+def be_brief(patch: pytest.MonkeyPatch) -> None:
+    """No figures, and an independent classifier that learns and judges less."""
+    kind = generation.MLPClassifier
+    patch.setattr(figures, "draw", lambda *_: None)
+    patch.setattr(
+        generation, "MLPClassifier", lambda _, **others: kind((8,), **others | {"max_iter": 2})
+    )
+    patch.setattr(generation, "GENERATED", 100)
 
 
 def start(*flags: str) -> subprocess.Popen[str]:

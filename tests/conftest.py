@@ -1,5 +1,10 @@
 """Fixtures that several test files share."""
 
+import os
+
+# Each of the test processes computes on one thread: read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 
 import pyro

@@ -1,6 +1,9 @@
-"""Every command and every piece of code in README.md and docs/ runs."""
+"""README.md and docs/: what they show runs, what is generated is up to date, links lead somewhere.
 
-import json
+No sentence is looked at, so every text may be reworded.
+"""
+
+import importlib.util
 import os
 import re
 import shlex
@@ -8,58 +11,77 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyro
 import pytest
+import torch
 
-from benchmarks import estimators, growth, step_time, studies
+from benchmarks import documents
+from benchmarks.tables import TABLES
 from pyro_infocat import benchmark, run, sample
+from pyro_infocat.cli.markdown import with_table
+from pyro_infocat.evaluation import figures, generation
+from pyro_infocat.training.loop import set_validation
 from tests.tiny import write_tiny_mnist
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = [str(page.relative_to(ROOT)) for page in documents.documents()]
 BRIEF = ["--epochs", "1", "--nll_samples", "2"]
 
 
-def blocks(document: str, language: str) -> list[str]:
-    text = (ROOT / document).read_text()
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The language and the text of each block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-def commands(document: str) -> list[str]:
-    return [line for block in blocks(document, "bash") for line in block.splitlines() if line]
+def lines(page: str) -> list[str]:
+    """Every documented command."""
+    text = "".join(code for language, code in blocks(page) if language == "bash")
+    return [line for line in text.replace("\\\n", "").splitlines() if line]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands run: the archives are small ones of the real format."""
-    folder = tmp_path_factory.mktemp("reader")
-    write_tiny_mnist(folder / "data")
-    return folder
+# What they show.
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_and_piece_of_code_runs(
-    document: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    for code in blocks(document, "python"):
-        if code.startswith("# my_"):
-            name = code.split("\n")[0].removeprefix("# ")
-            (folder / name).write_text(code)
-    for command in commands(document):
-        assert execute(command, folder) == 0, command
-    for code in blocks(document, "python"):
-        if not code.startswith("# my_"):
-            exec(compile(code, document, "exec"), {})
+    """In the order of the page, in a folder of a reader of that page alone."""
+    write_tiny_mnist(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # Most of a brief run is the classifier of generated images, and the figures of every run.
+    monkeypatch.setattr(generation, "JUDGE_EXAMPLES", 1)
+    draw = figures.draw
+    monkeypatch.setattr(figures, "draw", lambda tested, out, own=(): own and draw(tested, out, own))
+    for name, code in files(page):
+        (tmp_path / name).write_text(code)
+    with torch.random.fork_rng(devices=[]):
+        for language, code in blocks(page):
+            if language == "bash":
+                for line in code.replace("\\\n", "").splitlines():
+                    assert not line or execute(line, tmp_path) == 0, line
+            elif language == "python" and not code.startswith("# my_"):
+                exec(compile(code, page, "exec"), {})
+    set_validation(True)
+    pyro.clear_param_store()
 
 
-def execute(command: str, folder: Path) -> int:
-    """The exit code of a documented command, made brief."""
-    if command.startswith("python3 -m venv"):
-        # .ci/run does what comes before the last part, as it stands in the README.
-        command = command.split(" && ")[-1]
-    words = shlex.split(command)
+def files(page: str) -> list[tuple[str, str]]:
+    """The files that a reader is told to save: their first line is a comment with their name."""
+    python = (code for language, code in blocks(page) if language == "python")
+    return [(code.split("\n")[0].removeprefix("# "), code) for code in python
+            if code.startswith("# my_")]  # fmt: skip
+
+
+def execute(line: str, folder: Path) -> int:
+    """The exit code of a documented command, made brief; 0 where it is not for a test to run."""
+    # What makes an environment comes first; .ci/run does that.
+    words = shlex.split(line.split(" && ")[-1], comments=True)
     match words:
+        case ["pyro-infocat", command, *flags]:
+            return execute(shlex.join(["python", "-m", f"pyro_infocat.{command}", *flags]), folder)
         case ["python", "-m", "pyro_infocat.run", "--config", preset, *flags]:
             # A preset lies in the checkout, the config of a run that came before lies here.
             config = preset if Path(preset).exists() else str(ROOT / preset)
@@ -72,117 +94,142 @@ def execute(command: str, folder: Path) -> int:
             flags = [flag for flag in flags if flag != "--readme"]
             seeds = ["--seeds", "0", "--results", str(folder / "results"), "--name", "brief"]
             return benchmark.main([str(ROOT / preset), *flags, *seeds, *BRIEF])
-        case ["python", "-m", "pytest"]:
-            return 0  # This is it.
+        case ["python", "-m", "pytest", file] if (folder / file).exists():
+            return process([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file])
+        case ["python", "-m", "pytest", *_] | ["ruff" | "mypy" | "git" | "cd", *_]:
+            return 0
+        case ["pip", "install", *what]:
+            return 0 if all((ROOT / one).exists() for one in what if one[0] != "-") else 1
+        case ["python", "-m", module, *_] if module.startswith(("benchmarks.", "pyro_infocat.")):
+            # They write the documents, or take hours.
+            return 0 if importlib.util.find_spec(module) else 1
         case ["python", "-m", module, *flags]:
-            whole = [sys.executable, "-m", module, *flags]
-            return subprocess.run(whole, check=False, env=found()).returncode
+            return process([sys.executable, "-m", module, *flags])
         case ["tensorboard", *flags]:
-            whole = [str(Path(sys.executable).with_name("tensorboard")), "--inspect", *flags]
-            return subprocess.run(whole, check=False, capture_output=True).returncode
+            return process(
+                [str(Path(sys.executable).with_name("tensorboard")), "--inspect", *flags]
+            )
         case ["torchrun", *flags]:
             # A machine of one GPU has none for the second process.
             flags = [*flags, *BRIEF, "--device", "cpu"]
-            whole = [str(Path(sys.executable).with_name("torchrun")), *flags]
-            return subprocess.run(whole, check=False, env=found()).returncode
-    raise AssertionError(f"no test knows how to run: {command}")
+            return process([str(Path(sys.executable).with_name("torchrun")), *flags])
+    raise AssertionError(f"no test knows how to run: {line}")
 
 
-def found() -> dict[str, str]:
-    """The environment of a process that does not start in the repository."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def process(command: list[str]) -> int:
+    """The exit code of a process that does not start in the checkout."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    return done.returncode
+
+
+def test_there_are_commands_and_code_to_run() -> None:
+    assert any("pyro_infocat.run" in line for line in lines("README.md"))
+    assert any(language == "python" for language, _ in blocks("README.md"))
+    assert len(files("docs/parts.md")) > 3
+
+
+def test_a_command_that_nobody_knows_is_no_command(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="no test knows how to run: make tea"):
+        execute("make tea", tmp_path)
+    assert execute("python -m benchmarks.no_such_module", tmp_path) == 1
+    assert execute("python3 -m venv .venv && pip install -r no_such_file.txt", tmp_path) == 1
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    test_command = next(line for line in commands("README.md") if line.endswith("pytest"))
-    assert test_command in (ROOT / ".ci/run").read_text()
+    (command,) = [line for line in lines("README.md") if line.endswith("python -m pytest")]
+    assert command in (ROOT / ".ci/run").read_text()
 
 
-@pytest.mark.parametrize("name", studies.STUDIES)
-def test_tables_of_studies_are_the_committed_results(name: str) -> None:
-    assert studies.document(name) == studies.STUDIES[name].document.read_text()
+# What is generated.
 
 
-def committed() -> list[tuple[str, str, str]]:
-    """Each committed row of a preset: its name, what it was made with, and what is run now."""
-    rows = []
-    for study in studies.STUDIES.values():
-        for file in study.results.glob("*.json"):
-            row = json.loads(file.read_text())
-            if not isinstance(row, dict) or row.get("preset") in (None, "benchmarks.rivals"):
-                continue
-            preset, flags = study.preset, [*study.always, *study.rows.get(row["name"], [])]
-            if row["name"] not in study.rows:
-                preset, flags = ROOT / "runs" / f"{row['name']}.yaml", []
-            rows.append((row["name"], row["recipe"], benchmark.recipe(preset, flags)))
-    return rows
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_are_what_is_committed_and_declared(page: str) -> None:
+    """Those of results, of studies, of measurements, and docs/settings.md.
+
+    A mark is no difference: who edits a preset need not write the tables anew. That a row is
+    marked then is for tests/test_studies.py and the benchmark's own tests.
+    """
+    text = (ROOT / page).read_text()
+    for name in documents.names(ROOT / page):
+        now = with_table(text, TABLES[name](ROOT / page), name)
+        assert unmarked(now) == unmarked(text), f"{page}: {name}; run python -m benchmarks.tables"
 
 
-def test_the_readme_says_how_many_images_and_samples_a_figure_is_of() -> None:
-    text = (ROOT / "README.md").read_text()
-
-    def named(before: str, after: str) -> list[str]:
-        (rows,) = re.findall(f"{before} in the rows of (.*?), and {after} in the others", text)
-        return re.split(", | and ", rows)
-
-    judged, sampled = named("20,000 of them", "1,000"), named("1,000 importance samples", "by 200")
-    records = [json.loads(file.read_text()) for file in benchmark.RESULTS.glob("*.json")]
-    rows = {record["name"]: record["runs"] for record in records if "runs" in record}
-    assert {*judged, *sampled} <= rows.keys()
-    for row, runs in rows.items():
-        for figures in runs:
-            # Runs of before do not say of how many.
-            if "generation_accuracy" in figures:
-                images = figures.get("generation_samples", 1000)
-                assert images == (20_000 if row in judged else 1000), row
-            if "nll" in figures:
-                assert figures["nll_samples"] == (1000 if row in sampled else 200), row
+def test_every_table_has_a_place() -> None:
+    assert {name for page in PAGES for name in documents.names(ROOT / page)} == set(TABLES)
 
 
-def test_committed_rows_are_of_the_presets_and_flags_as_they_stand() -> None:
-    assert committed()
-    for name, made_with, now in committed():
-        assert made_with == now, name
+MARKS = f"{benchmark.CHANGED}{benchmark.MIXED}"
 
 
-def test_tables_of_estimators_and_steps_are_the_committed_results() -> None:
-    for document, content in estimators.documents().items():
-        text = document.read_text()
-        assert text == benchmark.with_table(text, content, "estimators")
-    text = step_time.DOCUMENT.read_text()
-    assert text == benchmark.with_table(text, step_time.table(), "steps")
-    assert text == benchmark.with_table(text, growth.table(), "growth")
+def unmarked(text: str) -> str:
+    """A document without the marks in its tables, and without what they mean."""
+    return re.sub(f" [{MARKS}](?= )", "", re.sub(f"\n\n[{MARKS}] .*(?=\n<!--)", "", text))
 
 
-def test_code_in_the_documents_is_short() -> None:
-    for code in blocks("docs/parts.md", "python"):
-        assert len(code.splitlines()) < 30
+def test_a_mark_is_no_difference_and_a_figure_is_one() -> None:
+    row, note = "| mnist | 10 | 0.991 |", benchmark.NOTES[benchmark.CHANGED]
+    marked = row.replace("mnist", f"mnist {benchmark.CHANGED} {benchmark.MIXED}")
+    explained = f"{marked}\n\n{benchmark.CHANGED} {note}."
+    before, after = (with_table("<!-- results: begin --><!-- results: end -->", text)
+                     for text in (row, explained))  # fmt: skip
+    assert before != after
+    assert unmarked(before) == unmarked(after)
+    assert unmarked(before) != unmarked(before.replace("0.991", "0.992"))
 
 
-def test_every_requirement_earns_its_place_in_the_readme() -> None:
-    table = (ROOT / "README.md").read_text().split("## What it stands on")[1]
-    earned = re.findall(r"[\w-]+", " ".join(re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)))
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            assert re.split(r"[><=]", line)[0] in earned
+# Their form.
 
 
-@pytest.mark.parametrize(
-    ("package", "others"),
-    [("models", ("guides", "pyro_infocat")), ("guides", ("models", "pyro_infocat"))],
-)
-def test_models_and_guides_know_nothing_of_each_other(
-    package: str, others: tuple[str, ...]
-) -> None:
-    for file in (ROOT / package).glob("*.py"):
-        for line in file.read_text().splitlines():
-            imported = re.match(r"\s*(?:import|from) (\w+)", line)
-            assert imported is None or imported[1] not in others, f"{file}: {line}"
+def test_code_that_writes_a_part_is_short() -> None:
+    for name, code in files("docs/parts.md"):
+        assert len(code.splitlines()) < 30, name
 
 
-def test_links_lead_somewhere() -> None:
-    for document in DOCUMENTS:
-        text = (ROOT / document).read_text()
-        for link in re.findall(r"\]\(([^)#]+)", text):
-            if not link.startswith("http"):
-                assert (ROOT / document).parent.joinpath(link).exists(), link
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1200
+
+
+def test_every_requirement_is_accounted_for() -> None:
+    """Each is the first cell of a row of a table in docs/architecture.md, or one word of it."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"[\w-]+", " ".join(re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)))
+    required = [line for line in (ROOT / "requirements.txt").read_text().splitlines()
+                if line and not line.startswith("#")]  # fmt: skip
+    assert len(required) > 5
+    assert {re.split(r"[><=]", line)[0] for line in required} <= set(named)
+
+
+LINKED = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", LINKED)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+        if not link.startswith("http"):
+            assert leads_somewhere(ROOT / page, link), f"{page}: {link}"
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    path, _, heading = link.partition("#")
+    target = page.parent / path if path else page
+    return target.exists() and (not heading or heading in headings(target))
+
+
+def headings(page: Path) -> list[str]:
+    """What links call the headings of a page, as GitHub does."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in found]
+
+
+def test_a_link_to_nowhere_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Of `q(c|x)`, twice\n\n```bash\n# a comment\n```\n")
+    assert leads_somewhere(page, "#of-qcx-twice")
+    assert leads_somewhere(page, "page.md")
+    assert not leads_somewhere(page, "page.md#a-comment")
+    assert not leads_somewhere(page, "other.md#of-qcx-twice")

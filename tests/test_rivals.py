@@ -14,9 +14,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 
 from benchmarks import rivals
-from pyro_infocat import benchmark, evaluate
-from pyro_infocat.data import DataSet, digits, load
-from pyro_infocat.evaluate import clustering
+from pyro_infocat import benchmark
+from pyro_infocat.data import DataSet, load
+from pyro_infocat.data.readers import digits
+from pyro_infocat.evaluation import generation
+from pyro_infocat.evaluation.clustering import clustering
+from pyro_infocat.version import made_by
 from tests.tiny import write_tiny_mnist
 
 K_MEANS, MIXTURE = "k-means", "autoencoder + Gaussian mixture"
@@ -25,12 +28,12 @@ FILES = {K_MEANS: "rival-k-means-mnist", MIXTURE: "rival-autoencoder-Gaussian-mi
 
 @pytest.fixture(autouse=True)
 def brief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder with small archives, small settings and a judge that learns less."""
+    """A working folder with small archives, small settings and a classifier that learns less."""
     monkeypatch.chdir(tmp_path)
     write_tiny_mnist(tmp_path / "data")
     small = {"hidden": (32, 8, 32), "passes": 2, "examples": 1, "starts": 1}
     monkeypatch.setitem(rivals.SETTINGS, MIXTURE, rivals.SETTINGS[MIXTURE] | small)
-    monkeypatch.setattr(evaluate, "JUDGE_EXAMPLES", 1)
+    monkeypatch.setattr(generation, "JUDGE_EXAMPLES", 1)
 
 
 @pytest.fixture
@@ -49,6 +52,7 @@ def record(rival: str) -> dict[str, Any]:
 # Rows.
 
 
+@pytest.mark.slow
 def test_rivals_become_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare("--seeds", "1", "0") == 0
     table = capsys.readouterr().out
@@ -63,6 +67,8 @@ def test_rivals_become_rows(capsys: pytest.CaptureFixture[str]) -> None:
             assert 0.1 <= run["accuracy"] <= run["purity"] <= 1
             assert run["train_seconds"] > 0
             assert set(run["versions"]) == {"python", "numpy", "sklearn"}
+            assert run["made_by"] == made_by()
+            assert set(run["made_by"]) == {"version", "commit", "clean"}
         row = dict(zip(benchmark.COLUMNS, line.strip("| ").split(" | ")[2:], strict=True))
         absent = {name for name, cell in row.items() if cell == benchmark.NOTHING}
         assert absent == {"elbo", "nll"} | ({"generation_accuracy"} if rival == K_MEANS else set())
@@ -87,7 +93,7 @@ def test_finished_seeds_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> No
     assert not Path("results", f"{FILES[MIXTURE]}.json").exists()
 
 
-@pytest.mark.parametrize("rival", rivals.RIVALS)
+@pytest.mark.parametrize("rival", [K_MEANS, pytest.param(MIXTURE, marks=pytest.mark.slow)])
 def test_a_seed_repeats_and_no_label_trains(rival: str, tiny: DataSet) -> None:
     first = rivals.measure(rival, tiny, 0)
     torch.rand(1)
@@ -99,6 +105,7 @@ def test_a_seed_repeats_and_no_label_trains(rival: str, tiny: DataSet) -> None:
         assert untaught[name] == first[name]
 
 
+@pytest.mark.slow
 def test_seeds_differ(tiny: DataSet) -> None:
     assert rivals.measure(MIXTURE, tiny, 0)["nmi"] != rivals.measure(MIXTURE, tiny, 1)["nmi"]
 
@@ -116,6 +123,7 @@ def test_k_means_is_that_of_scikit_learn() -> None:
     assert found["accuracy"] > 0.7
 
 
+@pytest.mark.slow
 def test_a_mixture_finds_digits_and_generates_them(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"hidden": (64, 10, 64), "passes": 200, "starts": 2}
     monkeypatch.setitem(rivals.SETTINGS, MIXTURE, rivals.SETTINGS[MIXTURE] | small)
@@ -136,7 +144,17 @@ def test_layers_one_after_the_other_are_the_network(tiny: DataSet) -> None:
     np.testing.assert_allclose(images.numpy(), network.predict(x.numpy()), atol=1e-5)
 
 
-# What is refused.
+# The command line.
+
+
+def test_help_shows_what_is_run_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        rivals.main(["--help"])
+    assert stopped.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--data digits|mnist|fashion-mnist ... data sets (default: ['digits', 'mnist'," in told
+    assert "--seeds N ... of the runs (default: [0, 1, 2, 3, 4])" in told
+
 
 Refuse = Callable[..., str]
 
@@ -155,20 +173,23 @@ def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
     return refuse
 
 
+DATA = "'digits', 'mnist', 'fashion-mnist'"
+NAMES = "'k-means', 'autoencoder + Gaussian mixture'"
+
 WRONG = {
-    "negative seed": (["--seeds", "0", "-1"], "--seeds -1: must lie in 0 to 4294967295"),
-    "large seed": (["--seeds", str(2**32)], "--seeds 4294967296: must lie in 0 to 4294967295"),
+    "negative seed": (["--seeds", "0", "-1"], "--seeds -1: must be at least 0"),
+    "large seed": (["--seeds", str(2**32)], "--seeds 4294967296: must be at most 4294967295"),
     "seed in words": (["--seeds", "x"], "--seeds: expected a whole number, not 'x'"),
-    "no data": (["--data"], "--data: expected at least one argument"),
-    "other data": (["--data", "letters"], "--data: invalid choice: 'letters'"),
-    "other rival": (["--only", "DBSCAN"], "--only: invalid choice: 'DBSCAN'"),
-    "unknown flag": (["--epochs", "3"], "unrecognized arguments: --epochs 3"),
+    "no data": (["--data"], "--data: a value is missing; see --help"),
+    "other data": (["--data", "letters"], f"--data: expected one of {DATA}, not 'letters'"),
+    "other rival": (["--only", "DBSCAN"], f"--only: expected one of {NAMES}, not 'DBSCAN'"),
+    "unknown flag": (["--epochs", "3"], "no such flag: --epochs 3; see --help"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
 def test_a_wrong_argument(arguments: list[str], said: str, refuse: Refuse) -> None:
-    assert said in refuse(*arguments)
+    assert refuse(*arguments) == said
     assert not Path("results").exists()
 
 
@@ -186,5 +207,7 @@ def test_runs_of_other_settings_are_not_counted(
     assert compare("--only", K_MEANS, "--seeds", "0") == 0
     before = record(K_MEANS)
     monkeypatch.setitem(rivals.SETTINGS, K_MEANS, {"starts": 2})
-    assert "holds runs of other settings" in refuse("--only", K_MEANS, "--seeds", "1")
+    error = refuse("--only", K_MEANS, "--seeds", "1")
+    file = Path("results", f"{FILES[K_MEANS]}.json")
+    assert error == f"--results: '{file}' holds runs of other settings; delete it"
     assert record(K_MEANS) == before

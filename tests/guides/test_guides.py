@@ -1,5 +1,6 @@
 """Guides and the generative program: what each distribution is and which sites there are."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.poutine.util import site_is_subsample
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from guides import Bayes, Enumerated, encoders
 from guides.guide import Guide
@@ -175,9 +178,37 @@ def test_cold_gumbel_weights_are_draws_of_c() -> None:
     assert ((draws.mean(0) - q).abs() < 5 * (q * (1 - q) / 4000).sqrt()).all()
 
 
-def test_gumbel_temperature_is_positive() -> None:
-    with pytest.raises(ValueError, match=r"^temperature must be positive, not 0.0$"):
-        Gumbel(encoder, K, D, temperature=0.0)
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_gumbel_temperature_is_above_0_and_finite(value: float) -> None:
+    """When given and when set by a schedule; a refused one leaves the old."""
+    message = f"^temperature must be above 0 and finite, not {value}$"
+    with pytest.raises(ValueError, match=message):
+        Gumbel(encoder, K, D, temperature=value)
+    guide = Gumbel(encoder, K, D, temperature=0.7)
+    with pytest.raises(ValueError, match=message):
+        guide.temperature = value
+    assert guide.temperature == 0.7
+
+
+def test_gumbel_temperature_can_be_scheduled() -> None:
+    """As in two guides, of which one has the lower temperature from the start."""
+    guide, cold = (Gumbel(encoder, K, D, temperature=value) for value in (1.0, 0.25))
+    assert guide.schedulable == ("temperature",)
+    guide.temperature = 0.25
+    log_q = torch.rand(B, K).log_softmax(-1)
+    draws = []
+    for each in (guide, copy.deepcopy(guide), cold):
+        torch.manual_seed(1)
+        draws.append(each.mix(log_q))
+    assert torch.equal(draws[0], draws[2])
+    assert torch.equal(draws[1], draws[2])
+
+
+def test_what_can_be_scheduled_is_a_float_attribute(guide: Guide) -> None:
+    parts = [guide, guide.encoder, model(), model().prior, model().decoder, Bernoulli()]
+    assert [part.schedulable for part in parts] == [()] * 6
+    gumbel = Gumbel(encoder, K, D)
+    assert all(isinstance(getattr(gumbel, name), float) for name in gumbel.schedulable)
 
 
 def test_critic_is_the_classifier_but_for_the_quirk(guide: Guide) -> None:
@@ -232,6 +263,23 @@ def test_sites_of_the_model(kl: str) -> None:
     torch.testing.assert_close(trace.nodes["x"]["log_prob"], program.decoder(z).log_prob(x))
 
 
+@pytest.mark.parametrize("left", [(), (4,), (2, 4)])
+def test_log_joint_is_the_program_with_c_summed_out(left: tuple[int, ...]) -> None:
+    """log sum_c p(c) p(z | c) p(x | z), each factor from the program's own sites."""
+    program = model()
+    x, z = torch.rand(B, X).round(), torch.randn(*left, B, D)
+    joint = program.log_joint(x, z)
+    assert joint.shape == (*left, B)
+    for drawn, found in zip(z.reshape(-1, B, D), joint.reshape(-1, B), strict=True):
+        total = torch.zeros(B)
+        for k in range(K):
+            values = {"c": torch.full((B,), k), "z": drawn}
+            trace = poutine.trace(poutine.condition(program, values)).get_trace(x)
+            trace.compute_log_prob()
+            total += sum(trace.nodes[name]["log_prob"] for name in ("c", "z", "x")).exp()
+        torch.testing.assert_close(found, total.log())
+
+
 def test_model_refuses_grey_pixels_under_bernoulli() -> None:
     with pytest.raises(ValueError, match="to be within the support"):
         poutine.trace(model()).get_trace(torch.full((B, X), 0.5)).compute_log_prob()
@@ -284,3 +332,32 @@ def test_generate_shapes_and_gradients(likelihood: Callable[[], Likelihood]) -> 
     for name, parameter in program.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+def bayes_pair() -> tuple[CatVAE, Bayes]:
+    prior = Mixture(K, D, spread=3.0)
+    return CatVAE(prior, decoders.MLP(D, X, Gaussian(), [5]), "sampled"), Bayes(encoder, prior, D)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, AveragedModel])
+def test_a_bayes_guide_is_not_copied_without_its_prior(
+    copied: Callable[[nn.Module], nn.Module],
+) -> None:
+    _, guide = bayes_pair()
+    with pytest.raises(TypeError, match=r"^Bayes reads p\(c\|z\) off the model's prior: copy both"):
+        copied(guide)
+
+
+def test_an_averaged_bayes_guide_reads_the_averaged_prior() -> None:
+    model, guide = bayes_pair()
+    averaged = AveragedModel(nn.ModuleList([model, guide]))
+    averaged.update_parameters(nn.ModuleList([model, guide]))
+    with torch.no_grad():
+        model.prior.mean.copy_(model.prior.mean.roll(1, 0))
+    averaged.update_parameters(nn.ModuleList([model, guide]))
+    averaged_model, averaged_guide = averaged.module
+    x = torch.rand(50, X)
+    z = averaged_guide.posterior(x).latent(torch.zeros(1, dtype=torch.long)).mean
+    expected = averaged_model.prior.responsibilities(z)
+    torch.testing.assert_close(averaged_guide.category(x).logits, expected)
+    assert not torch.allclose(expected, model.prior.responsibilities(z))

@@ -7,22 +7,19 @@ import pyro
 import pytest
 import torch
 
-from pyro_infocat import evaluate, figures
-from pyro_infocat.train import set_validation
+from tests.brief import be_brief
 
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty working folder; what a run sets for the whole process is put back afterwards."""
+    """An empty working folder; what a command sets for the whole process is put back afterwards."""
     monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng(devices=[]):
         yield
-    set_validation(True)
     pyro.clear_param_store()
 
 
 @pytest.fixture
 def brief(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, and an independent classifier that learns less."""
-    monkeypatch.setattr(figures, "draw", lambda *_: None)
-    monkeypatch.setattr(evaluate, "JUDGE_EXAMPLES", 1)
+    be_brief(monkeypatch)

@@ -1,8 +1,6 @@
-"""A finished run comes back as it was, without a pickle, or says why it does not."""
+"""A finished run comes back as it was."""
 
-import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,22 @@ from typing import Any
 import pyro
 import pytest
 import torch
-import yaml
 from pyro import poutine
 from pyro.infer import Predictive
 from torch import Tensor
 
 import pyro_infocat
-from pyro_infocat import evaluate, figures
-from pyro_infocat.arguments import parse
-from pyro_infocat.data import digits
-from pyro_infocat.errors import UserError
+from pyro_infocat import experiment
+from pyro_infocat.catalogue import DATA_SETS
+from pyro_infocat.data.readers import digits
+from pyro_infocat.evaluation import Tested
+from pyro_infocat.evaluation.metrics import evaluate
 from pyro_infocat.loading import Run
 from pyro_infocat.run import main
-from pyro_infocat.settings import CHECKPOINT, CONFIG, DATA_SETS, METRICS, Settings
-from pyro_infocat.train import set_validation
+from pyro_infocat.settings import CHECKPOINT, from_dict
+from pyro_infocat.storage.configuration import read_yaml, write_yaml
+from tests.brief import be_brief
+from tests.runs import history, metrics, parse
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -52,30 +52,22 @@ class Finished:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
     """A run of each kind, of one epoch; never to be written to."""
-    measure, states, runs = evaluate.evaluate, [], {}
+    states, runs = [], {}
 
-    def remember(model: torch.nn.Module, guide: torch.nn.Module, *rest: Any) -> Any:
-        states.extend([model.state_dict(), guide.state_dict()])
-        return measure(model, guide, *rest)
+    def remember(tested: Tested, *rest: Any) -> Any:
+        states.extend([tested.model.state_dict(), tested.guide.state_dict()])
+        return evaluate(tested, *rest)
 
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
-        patch.setattr(evaluate, "evaluate", remember)
-        patch.setattr(evaluate, "JUDGE_EXAMPLES", 1)
-        patch.setattr(figures, "draw", lambda *_: None)
+        patch.setattr(experiment, "evaluate", remember)
+        be_brief(patch)
         for name, part in KINDS.items():
             flags = [*CPU, "--epochs", "1", "--batch_size", "400", "--nll_samples", "2", *part]
             folder = tmp_path_factory.mktemp("finished")
             assert main([*flags, "--out", str(folder)]) == 0
             runs[name] = Finished(folder, flags, *states[-2:])
-    set_validation(True)
     pyro.clear_param_store()
     return runs
-
-
-@pytest.fixture
-def copy(finished: dict[str, Finished], tmp_path: Path) -> Path:
-    """The plain run in a folder that may be changed."""
-    return shutil.copytree(finished["plain"].folder, tmp_path / "run")
 
 
 def load(folder: str | Path) -> Run:
@@ -102,13 +94,15 @@ def test_the_same_bits(kind: str, finished: dict[str, Finished]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_metrics(kind: str, finished: dict[str, Finished]) -> None:
     run = load(str(finished[kind].folder))
-    written = json.loads((finished[kind].folder / METRICS).read_text())
-    settings = run.settings
-    set_validation(False)
-    found = evaluate.evaluate(
-        run.model, run.guide, digits(), run.seen, settings.nll_samples, settings.seed
+    written, settings = metrics(finished[kind].folder), run.settings
+    tested = Tested(
+        *(run.model, run.guide, digits(), run.observation, run.history),
+        *(settings.nll_samples, settings.seed),
     )
+    found = evaluate(tested)
     assert found == {name: written[name] for name in found}
+    assert run.metrics == written
+    assert run.history == history(run.folder)
     assert found["elbo"] < 0
 
 
@@ -118,7 +112,7 @@ def test_settings_and_facts(kind: str, finished: dict[str, Finished]) -> None:
     run = load(before.folder)
     assert run.settings == parse(before.flags)[0]
     assert run.facts == DATA_SETS["digits"]
-    assert run.seen == ("grey" if kind == "plain" else "binary")
+    assert run.observation == ("grey" if kind == "plain" else "binary")
 
 
 @pytest.mark.parametrize(
@@ -132,8 +126,7 @@ def test_settings_and_facts(kind: str, finished: dict[str, Finished]) -> None:
 )
 def test_settings_survive_their_file(flags: list[str]) -> None:
     settings = parse(flags)[0]
-    text = yaml.safe_dump(settings.as_dict(), sort_keys=False)
-    assert Settings.from_dict(yaml.safe_load(text)) == settings
+    assert from_dict(read_yaml(write_yaml(settings.as_dict()))) == (settings, [])
 
 
 def test_an_example_does_not_depend_on_its_batch(finished: dict[str, Finished]) -> None:
@@ -213,133 +206,3 @@ def test_two_runs_in_one_process_keep_apart(finished: dict[str, Finished], tmp_p
         torch.ones(3, 64)
     )
     assert torch.equal(means(), alone)
-
-
-# What does not come back.
-
-
-class Malice:
-    """Leaves a file behind where it is unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (Path("executed"),)
-
-
-def refused(folder: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        load(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert str(folder) in message
-    return message
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_no_pickle_is_executed(whole: bool, copy: Path) -> None:
-    path = copy / CHECKPOINT
-    torch.save(Malice() if whole else torch.load(path) | {"more": Malice()}, path)
-    message = refused(copy)
-    assert "is corrupt or no checkpoint of this project" in message
-    assert not Path("executed").exists()
-    torch.load(path, weights_only=False)
-    assert Path("executed").exists()
-
-
-def test_no_object_of_a_config_is_made(copy: Path) -> None:
-    text = "!!python/object/apply:os.mkdir [executed]"
-    (copy / CONFIG).write_text(text)
-    assert "is not the folder of a run" in refused(copy)
-    assert not Path("executed").exists()
-    yaml.unsafe_load(text)
-    assert Path("executed").exists()
-
-
-def change(folder: Path, part: str, **values: object) -> None:
-    """Give a part of a run's config other values."""
-    config = yaml.safe_load((folder / CONFIG).read_text())
-    config[part] |= values
-    (folder / CONFIG).write_text(yaml.safe_dump(config))
-
-
-@pytest.mark.parametrize("part", ["prior", "encoder", "guide", "view"])
-@pytest.mark.parametrize(
-    ("path", "said"),
-    [
-        ("gone.Mine", "No module named 'gone'"),
-        ("models.priors.Gone", "has no attribute 'Gone'"),
-        ("Mine", "Empty module name"),
-        (3, "'int' object"),
-    ],
-)
-def test_a_class_that_has_gone(part: str, path: object, said: str, copy: Path) -> None:
-    change(copy, part, class_path=path)
-    message = refused(copy)
-    assert f"'{copy / CONFIG}' cannot be built" in message
-    assert said in message
-    assert "classes that it names can be imported" in message
-
-
-def test_a_class_that_has_changed(copy: Path) -> None:
-    change(copy, "prior", init_args={"height": 3})
-    message = refused(copy)
-    assert f"'{copy / CONFIG}' cannot be built" in message
-    assert "--prior models.priors.Orthogonal" in message
-    assert "'height'" in message
-
-
-def test_a_class_whose_file_is_broken(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("broken.py").write_text("mode = 1 / 0")
-    monkeypatch.syspath_prepend(".")
-    change(copy, "prior", class_path="broken.Mine")
-    assert "division by zero" in refused(copy)
-
-
-def test_a_checkpoint_from_before_it_knew_its_data(copy: Path) -> None:
-    old = torch.load(copy / CHECKPOINT, weights_only=True)
-    del old["facts"]
-    torch.save(old, copy / CHECKPOINT)
-    assert pyro_infocat.load(copy).facts == DATA_SETS["digits"]
-    # Nothing says what an unknown data set was like.
-    config = yaml.safe_load((copy / CONFIG).read_text())
-    (copy / CONFIG).write_text(yaml.safe_dump(config | {"data": "cifar"}))
-    message = refused(copy)
-    assert f"'{copy / CONFIG}' cannot be built" in message
-    assert "'cifar'" in message
-
-
-MISFITS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "swapped": lambda old: old | {"model": old["guide"], "guide": old["model"]},
-    "no parameters": lambda old: old | {"guide": {}},
-    "parameters by number": lambda old: old | {"model": {0: torch.zeros(1)}},
-    "one less": lambda old: old | {"model": dict(list(old["model"].items())[1:])},
-    "no dictionary": lambda old: old | {"model": 3},
-    "no tensors": lambda old: old | {"model": dict.fromkeys(old["model"], 3)},
-}
-
-
-@pytest.mark.parametrize("misfit", MISFITS.values(), ids=MISFITS)
-def test_a_checkpoint_that_does_not_fit(
-    misfit: Callable[[dict[str, Any]], dict[str, Any]], copy: Path
-) -> None:
-    path = copy / CHECKPOINT
-    torch.save(misfit(torch.load(path, weights_only=True)), path)
-    message = refused(copy)
-    assert "its checkpoint does not fit its config.yaml" in message
-    assert "one of the two was replaced" in message
-
-
-def test_a_checkpoint_of_other_shapes(copy: Path) -> None:
-    change(copy, "decoder", init_args={"hidden": [17]})
-    message = refused(copy)
-    assert "its checkpoint does not fit its config.yaml" in message
-    assert "size mismatch" in message
-
-
-def test_a_list_instead_of_a_checkpoint(copy: Path) -> None:
-    torch.save([1, 2], copy / CHECKPOINT)
-    assert "is corrupt or no checkpoint of this project" in refused(copy)
-
-
-def test_a_device_that_is_none(finished: dict[str, Finished]) -> None:
-    with pytest.raises(UserError, match="--device: no device 'gpu'; choose auto, cpu"):
-        pyro_infocat.load(finished["plain"].folder, "gpu")

@@ -1,9 +1,6 @@
 """Networks in bfloat16 under a bound in float32."""
 
-import copy
 import functools
-from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,13 +10,8 @@ from torch import Tensor, nn
 from guides import Enumerated, encoders
 from guides.guide import Guide
 from models import CatVAE, decoders, likelihoods, priors
-from pyro_infocat import build
-from pyro_infocat.arguments import parse
-from pyro_infocat.data import digits
-from pyro_infocat.fit import check_fit
-from pyro_infocat.networks import compiled, computing_in, networks, statistics_kept
-from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.step import Step
+from pyro_infocat import InfoCatELBO
+from pyro_infocat.networks import compiled, computing_in, networks
 
 K, B, SHAPE = 5, 64, (8, 8)
 X = SHAPE[0] * SHAPE[1]
@@ -80,16 +72,16 @@ def test_loss_and_gradients_are_near_those_of_float32(encoder: str, decoder: str
 
 def test_layers_compute_in_bfloat16_and_distributions_hold_float32() -> None:
     model, guide = parts()
-    seen: set[torch.dtype] = set()
+    used: set[torch.dtype] = set()
     for layer in [*model.modules(), *guide.modules()]:
         if isinstance(layer, nn.Linear):
-            layer.register_forward_hook(lambda *_: seen.add(_[-1].dtype))
+            layer.register_forward_hook(lambda *_: used.add(_[-1].dtype))
     with computing_in("bfloat16", nn.ModuleList([model, guide])):
         x = torch.rand(B, X).round()
         category, latent = guide.posterior(x)
         decoded = model.decoder(latent(torch.arange(K).unsqueeze(-1)).sample())
     # A hook of the outermost network itself runs after its answer is widened again.
-    assert torch.bfloat16 in seen
+    assert torch.bfloat16 in used
     assert category.logits.dtype is decoded.mean.dtype is torch.float32
 
 
@@ -211,65 +203,3 @@ def test_the_compiler_gives_the_same_numbers(capsys: pytest.CaptureFixture[str])
     with compiled(True, nn.ModuleList([model, guide]), value):
         assert value() == pytest.approx(before, rel=1e-4)
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.usefixtures("double")
-def test_batch_normalisation_remembers_the_examples_alone() -> None:
-    """After a step the statistics are those of one pass over x, whatever views and draws were."""
-    chosen = replace(
-        parse(["--encoder.norm", "true", "--view", "pyro_infocat.views.VirtualAdversarial"])[0],
-        weights={"consistency": 1.0, "marginal_entropy": 1.0},
-        information_weight=1.0,
-    )
-    torch.manual_seed(0)
-    model, guide, view = build.build(chosen, torch.device("cpu"))
-    expected = copy.deepcopy(guide)
-    bound = build.objective(chosen)
-    optimizer = torch.optim.SGD(guide.parameters(), 0.1)
-    step = Step(digits().train, "grey", view, guide, bound, bound(model, guide).train(), optimizer)
-    index = torch.arange(50)
-    step(index)
-    expected.train().posterior(digits().train.grey(index))
-    remembered, right = dict(guide.named_buffers()), dict(expected.named_buffers())
-    assert right
-    for name in right:
-        torch.testing.assert_close(remembered[name], right[name])
-        assert not remembered[name].eq(round(float("var" in name))).all()
-
-
-def test_a_decoder_remembers_nothing_of_what_is_generated() -> None:
-    model, guide = parts()
-    model.decoder.network.append(nn.BatchNorm1d(X))
-    remembered = copy.deepcopy(dict(model.named_buffers()))
-    weights = dict.fromkeys(("reconstruction", "kl_z", "kl_c"), 0.0)
-    InfoCatELBO(weights=weights).loss(model.train(), guide, torch.rand(B, X).round())
-    assert any(name.endswith("num_batches_tracked") for name in remembered)
-    for name, kept in remembered.items():
-        assert torch.equal(model.state_dict()[name], kept), name
-
-
-def test_trying_the_parts_is_no_step() -> None:
-    chosen, _, _ = parse(["--encoder.norm", "true"])
-    model, guide, view = build.build(chosen, torch.device("cpu"))
-    before = copy.deepcopy(guide.state_dict())
-    bound = build.objective(chosen)
-    check_fit(chosen, model.train(), guide.train(), view, bound, digits().train, "grey")
-    for name, kept in before.items():
-        assert torch.equal(guide.state_dict()[name], kept), name
-
-
-def test_statistics_are_kept_only_inside_and_also_after_an_error() -> None:
-    layer = nn.Sequential(nn.BatchNorm1d(2, momentum=0.25), nn.BatchNorm1d(2, momentum=None))
-    before = copy.deepcopy(layer.state_dict())
-    x = torch.randn(5, 2) + 3
-    with suppress(ZeroDivisionError), statistics_kept(layer):
-        inside = layer.train()(x)
-        raise ZeroDivisionError
-    for name, kept in before.items():
-        assert torch.equal(layer.state_dict()[name], kept), name
-    # They normalise by the batch as outside, where they remember by the momentum they had.
-    torch.testing.assert_close(layer(x), inside)
-    torch.testing.assert_close(layer[0].running_mean, 0.25 * x.mean(0))
-    assert layer[1].momentum is None
-    with statistics_kept(lambda x: x):
-        pass

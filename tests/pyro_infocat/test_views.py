@@ -1,11 +1,14 @@
 """Views keep to grey levels, carry no gradient, and move an example by as much as they say."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pyro_infocat.data import digits
+from pyro_infocat.data.readers import digits
 from pyro_infocat.views import AdversarialAffine, Affine, Same, View, VirtualAdversarial, unit
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -229,3 +232,46 @@ def test_a_classifier_without_a_direction_leaves_the_example_alone() -> None:
     for parameter in network.parameters():
         parameter.data.zero_()
     torch.testing.assert_close(VirtualAdversarial()(x, asked(network)), x)
+
+
+AFFINE = ("stretch", "shift", "tone")
+
+
+@pytest.mark.parametrize("kind", [Affine, AdversarialAffine])
+@pytest.mark.parametrize("name", AFFINE)
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
+def test_a_spread_that_is_none(kind: type[Affine], name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be at least 0 and finite, not {value}$"):
+        kind((8, 8), **{name: value})
+    kind((8, 8), **{name: 0.0})
+
+
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
+def test_moves_that_are_none_are_refused_and_the_old_ones_kept(value: float) -> None:
+    view = Affine((8, 8))
+    view.moves = 0.25
+    with pytest.raises(ValueError, match=f"^moves must be at least 0 and finite, not {value}$"):
+        view.moves = value
+    assert view.moves == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"epsilon": -1.0}, "epsilon must be at least 0, not -1.0"),
+        ({"neighbour": 0}, "neighbour must be at least 1, not 0"),
+        ({"probe": 0.0}, "probe must be above 0, not 0.0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [VirtualAdversarial, partial(AdversarialAffine, (8, 8))])
+def test_a_step_that_is_none(
+    kind: Callable[..., View], arguments: dict[str, float], said: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        kind(**arguments)
+
+
+def test_what_schedules_may_set() -> None:
+    assert Affine.schedulable == AdversarialAffine.schedulable == ("moves",)
+    assert VirtualAdversarial.schedulable == Same.schedulable == ()
+    assert AdversarialAffine((8, 8)).moves == 1

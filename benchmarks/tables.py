@@ -1,0 +1,26 @@
+"""Write every generated table of the documents anew, from the committed results and declarations.
+
+    python -m benchmarks.tables
+
+Nothing is run. Needed where a table changed without a run: a preset was edited, so that its row is
+marked, or a setting was declared.
+"""
+
+from benchmarks import estimators, growth, step_time, studies
+from benchmarks.documents import Table, write
+from pyro_infocat.cli.reference import classes, reference
+
+TABLES: dict[str, Table] = {
+    **{study.mark: study.table for study in studies.STUDIES.values()},
+    "classes": lambda document: classes(),
+    "counts": lambda document: studies.counts(studies.STUDIES["rivals"].results),
+    "estimators": lambda document: estimators.committed(),
+    "growth": lambda document: growth.table(),
+    "settings": lambda document: reference(),
+    "steps": lambda document: step_time.table(),
+}
+"""Each generated table by the name of its place."""
+
+if __name__ == "__main__":
+    for name, table in TABLES.items():
+        write(name, table)

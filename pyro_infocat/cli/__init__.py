@@ -1,0 +1,1 @@
+"""Command lines, made from declarations of settings."""

@@ -1,0 +1,157 @@
+"""The command line of a run: flags over a preset, in one line of error each. Without torch."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from pyro_infocat.catalogue import DATA_SETS
+from pyro_infocat.cli.command_line import HELP, Flag, shown, usage, words
+from pyro_infocat.errors import UserError
+from pyro_infocat.parts import find, in_words, own_parameters
+from pyro_infocat.resolve import Given, Resolver, preset_of, read_config
+from pyro_infocat.settings import DECLARED, ROLES, SEVERAL, Settings, default
+from pyro_infocat.storage.configuration import write_yaml
+
+MODULE = "pyro_infocat.run"
+
+OWN = {
+    "config": Flag(str, "FILE", "a preset, or the config.yaml of a finished run"),
+    "out": Flag(str, "DIR", "the run's folder; runs/<preset or data>/seed<seed> when not given"),
+    "resume": Flag(bool, "true|false", "go on with the run in --out", False),
+    "print_config": Flag(bool, "", "print all settings as YAML and do nothing", False),
+}
+"""Flags that are no settings."""
+
+AFTER = (
+    f"Data sets: {', '.join(DATA_SETS)}. Without --config the data set's own preset is used: "
+    "runs/digits.yaml (also for a file of your own), runs/mnist.yaml or runs/fashion.yaml. The "
+    "defaults above are of what neither the preset nor a flag gives. A class's arguments are flags "
+    "too: --prior.scale 3; --prior.help CLASS lists them."
+)
+
+
+class Request(NamedTuple):
+    """What the command line asks for.
+
+    :ivar resolver: knows how each setting was given.
+    :ivar name: of the preset or the data, for the default folder.
+    :ivar notes: a line for each thing in a config that was passed over.
+    """
+
+    resolver: Resolver
+    name: str
+    out: Path | None
+    resume: bool
+    print_config: bool
+    notes: list[str]
+
+    def folder(self, settings: Settings) -> Path:
+        """Where the run goes."""
+        return self.out or Path("runs") / self.name / f"seed{settings.seed}"
+
+
+def flags() -> dict[str, Flag]:
+    """Every flag of a run."""
+    types = get_type_hints(Settings)
+    found = dict(OWN)
+    for name, declared in DECLARED.items():
+        usual, help = default(declared), declared.metadata["help"]
+        values = shown(types[name])
+        if name in ROLES:
+            values = "CLASS ..." if name in SEVERAL else "CLASS"
+            usual = getattr(usual, "class_path", usual)
+        found[name] = Flag(types[name], values, help, usual)
+    return found
+
+
+def read(argv: Sequence[str] | None = None) -> Request:
+    """What the command line asks for, as far as that can be told without torch.
+
+    :raises UserError: for anything given wrong but the parts.
+    :raises SystemExit: after --help.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if set(HELP) & set(argv):
+        print(usage(MODULE, "Train InfoCatVAE, evaluate it and draw what it learned.", flags(),
+                    after=AFTER))  # fmt: skip
+        raise SystemExit(0)
+    own: dict[str, str] = {}
+    configs: list[Path] = []
+    given: list[Given] = []
+    for name, texts in words(argv, flags()):
+        if name is None:
+            raise UserError(f"no such flag: {texts[0]}; see --help")
+        if name.partition(".")[0] in ROLES and name.endswith(".help"):
+            describe(name.removesuffix(".help"), texts[0])
+        if name in ("config", "out") and texts[0] == "":
+            what = "file" if name == "config" else "folder"
+            raise UserError(f"is empty; give a {what}, or leave it out for the default", name)
+        if name == "config":
+            configs.append(Path(texts[0]))
+        elif name in OWN:
+            own[name] = str(texts[0])
+        else:
+            value: Any = list(texts) if name in SEVERAL else texts[0]
+            given.append(Given(tuple(name.split(".")), value))
+    out = own.get("out")
+    notes: list[str] = []
+    below: list[Given] = []
+    data = next((str(one.value) for one in reversed(given) if one.key == ("data",)), None)
+    if not configs:
+        # Checked before its preset is looked for.
+        Resolver(given).plain()
+        below, _ = read_config(preset_of(data or default(DECLARED["data"])))
+    for config in configs:
+        found, unknown = read_config(config)
+        below, notes = below + found, notes + unknown
+    resolver = Resolver([*below, *given])
+    try:
+        values = resolver.plain()
+    except UserError as error:
+        raise UserError(error.told(resolver.origin)) from error
+    name = configs[-1].stem if configs else Path(values["data"]).stem
+    return Request(
+        resolver,
+        name,
+        Path(out) if out else None,
+        truth("resume", own),
+        truth("print_config", own),
+        notes,
+    )
+
+
+def truth(name: str, own: dict[str, str]) -> bool:
+    """Whether a flag of true or false is on."""
+    text = own.get(name, "false")
+    if text not in ("true", "false"):
+        raise UserError(f"expected true or false, not '{text}'", name)
+    return text == "true"
+
+
+def parse(request: Request) -> tuple[Settings, Path, bool]:
+    """The settings with the parts' classes looked at, the run's folder and whether to resume.
+
+    :raises UserError: for a part given wrong.
+    :raises SystemExit: after --print_config.
+    """
+    settings = request.resolver.settings()
+    if request.print_config:
+        print(write_yaml(settings.as_dict()), end="")
+        raise SystemExit(0)
+    for note in [*request.notes, *request.resolver.notes]:
+        print(note, file=sys.stderr)
+    return settings, request.folder(settings), request.resume
+
+
+def describe(role: str, path: str) -> None:
+    """Print the arguments of a class.
+
+    :raises SystemExit: afterwards.
+    """
+    kind = find(role, path, role)
+    print((kind.__doc__ or "").strip())
+    for name, one in own_parameters(role, kind).items():
+        usual = "" if one.default is one.empty else f" (default: {one.default})"
+        print(f"  --{role}.{name}: {in_words(one.annotation)}{usual}")
+    raise SystemExit(0)

@@ -1,0 +1,172 @@
+"""Images of one's own: arrays, in a NumPy archive or given in Python.
+
+Shapes: N examples.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyro_infocat.errors import UserError, reason
+
+WHITE = 255
+"""The largest byte."""
+
+LEAST_WHITE = 64
+"""Bytes whose largest is below this are next to black: they count to another white."""
+
+NAMES = ("x_train", "x_test", "y_train", "y_test", "classes")
+
+
+class Archive(NamedTuple):
+    """What an archive holds.
+
+    :param images: bytes (N, height, width) under ``train`` and, where there are any, ``test``.
+    :param labels: whole numbers (N,) under the same names; zeros where there are no classes.
+    :param classes: a name for each label; none without labels.
+    """
+
+    images: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    classes: tuple[str, ...]
+
+
+def read_archive(path: Path) -> Archive:
+    """The images and labels in an .npz archive: see :func:`checked`.
+
+    :raises UserError: where the archive cannot be read, or an array is not as it should be.
+    """
+    try:
+        # np.load leaves a file open that it cannot make sense of.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if name in NAMES}
+    # The reader of archives raises what it likes.
+    except Exception as error:
+        raise UserError(
+            f"cannot read '{path}' ({reason(error)}); give an .npz with x_train", "data"
+        ) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"'{path}': {name} is no array; give an .npz by np.savez", "data")
+    return checked(arrays, f"'{path}'")
+
+
+def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
+    """The images and labels of arrays by name.
+
+        x_train    images (N, height, width) or (N, 1, height, width), as bytes or in [0, 1]
+        x_test     likewise; none are needed
+        y_train    labels (N,), whole numbers from 0; none are needed
+        y_test     likewise
+        classes    a name for each label; their numbers where there is none
+
+    Grey levels in [0, 1] are rounded to 256.
+
+    :param what: where they are from, for the error.
+    :raises UserError: where an array is not as above.
+    """
+    if "x_train" not in arrays:
+        raise UserError(f"{what} has no x_train; give images (N, height, width) under it", "data")
+    splits = [name for name in ("train", "test") if f"x_{name}" in arrays]
+    images = {name: _pixels(arrays[f"x_{name}"], f"{what}: x_{name}") for name in splits}
+    shapes = {_by(pixels.shape[1:]) for pixels in images.values()}
+    if len(shapes) > 1:
+        raise UserError(
+            f"{what}: x_train holds images of {_by(images['train'].shape[1:])} and x_test of "
+            f"{_by(images['test'].shape[1:])}; they must be the same",
+            "data",
+        )
+    given = [name for name in ("train", "test") if f"y_{name}" in arrays]
+    if given and given != splits:
+        raise UserError(
+            f"{what} has labels y_{' and y_'.join(given)} for images x_{' and x_'.join(splits)}; "
+            "give labels for all images or for none",
+            "data",
+        )
+    if not given:
+        unlabelled = {name: np.zeros(len(pixels), np.int64) for name, pixels in images.items()}
+        return Archive(images, unlabelled, ())
+    labels = {
+        name: _labels(arrays[f"y_{name}"], len(pixels), f"{what}: y_{name}")
+        for name, pixels in images.items()
+    }
+    number = max(int(label.max()) for label in labels.values()) + 1
+    examples = sum(map(len, labels.values()))
+    if "classes" not in arrays and number > examples:
+        raise UserError(
+            f"{what} has labels up to {number - 1} for {examples} images; number the classes "
+            "from 0",
+            "data",
+        )
+    classes = [str(name) for name in arrays.get("classes", np.arange(number)).reshape(-1)]
+    if len(classes) < number:
+        raise UserError(
+            f"{what}: classes has {len(classes)} names for labels up to {number - 1}", "data"
+        )
+    return Archive(images, labels, tuple(classes))
+
+
+def in_unit_interval(array: np.ndarray, what: str, white: int = WHITE) -> np.ndarray:
+    """Grey levels in [0, 1] of an array of them or of bytes.
+
+    :param what: the array, for the error.
+    :param white: the byte of 1.
+    :raises UserError: for other numbers, or what is none.
+    """
+    if array.dtype.kind not in "buif":
+        raise UserError(f"{what} holds {array.dtype}; give real numbers")
+    grey = array / white if array.dtype == np.uint8 else array
+    low, high = (float(grey.min()), float(grey.max())) if grey.size else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):  # So put, it refuses NaN too.
+        low, high = float(array.min()), float(array.max())
+        up_to = "" if white == WHITE else f" up to {white}"
+        raise UserError(
+            f"{what} holds values from {low:g} to {high:g}; give grey levels in [0, 1], or bytes"
+            f"{up_to}"
+        )
+    return grey.astype(np.float32)
+
+
+def _pixels(array: np.ndarray, what: str) -> np.ndarray:
+    """Images (N, height, width) as bytes."""
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 3 or not array[:1].size:
+        raise UserError(
+            f"{what} has shape {array.shape}; give (N, height, width) or (N, 1, height, width); "
+            "rows of X numbers that are no image go as (N, 1, X)",
+            "data",
+        )
+    if array.dtype == np.uint8:
+        top = int(array.max())
+        if 0 < top < LEAST_WHITE:
+            raise UserError(
+                f"{what} holds bytes up to {top}, next to black; give bytes up to {WHITE}, or grey "
+                f"levels in [0, 1], as {what.split()[-1]} / {top}",
+                "data",
+            )
+        return array
+    try:
+        grey = in_unit_interval(array, what)
+    except UserError as error:
+        raise UserError(error.message, "data") from error
+    return np.rint(grey * WHITE).astype(np.uint8)
+
+
+def _labels(array: np.ndarray, number: int, what: str) -> np.ndarray:
+    # A number beyond int64 is negative in it.
+    wrong = array.dtype.kind not in "iu" or (array.astype(np.int64) < 0).any()
+    if array.shape != (number,) or wrong:
+        low = f" from {array.min()}" if array.size and array.dtype.kind in "iu" else ""
+        raise UserError(
+            f"{what} has shape {array.shape} and holds {array.dtype}{low}; give ({number},) whole "
+            "numbers from 0",
+            "data",
+        )
+    return array.astype(np.int64)
+
+
+def _by(shape: Any) -> str:
+    return " x ".join(str(size) for size in shape)

@@ -1,0 +1,214 @@
+"""Readers: from what ``--data`` names to a :class:`DataSet`.
+
+Shapes: N examples, X features.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from sklearn.datasets import load_digits
+
+from models.recorded import Recorded
+from pyro_infocat.catalogue import ARCHIVE, DATA_SETS, OWN_PRESET, Facts, no_data_set
+from pyro_infocat.data.archive import WHITE, Archive, read_archive
+from pyro_infocat.data.dataset import FIXED_SEED, DataSet, Split
+from pyro_infocat.errors import UserError, reason
+
+DIGITS_TEST = 500
+
+HELD_OUT = 0.2
+"""Share of one's own images that is the test split where none is given."""
+
+
+class Reader(Recorded, ABC):
+    """Reads data of a kind of your own.
+
+    Its constructor is handed ``data`` and ``data_root``, the settings, where it names them.
+    """
+
+    @abstractmethod
+    def read(self) -> DataSet:
+        """The data, on the CPU.
+
+        :raises UserError: for what cannot be read: one line.
+        """
+
+
+def load(name: str, root: Path) -> DataSet:
+    """A data set by name, downloaded into ``root`` where it is not there yet, or of a file.
+
+    :raises UserError: for an unknown name, a root that cannot be written, a failed download or
+        an archive that is damaged.
+    """
+    if name == "digits":
+        return digits()
+    if name in DATA_SETS:
+        return from_torchvision(name, root)
+    if name.endswith(ARCHIVE):
+        return own(Path(name))
+    raise no_data_set(name)
+
+
+def digits() -> DataSet:
+    """Handwritten digits, 8 x 8 pixels of 17 grey levels, in scikit-learn's package.
+
+    1,797 scans, test part of the UCI set (Alpaydin and Kaynak 1998); here 1,297 for training and
+    500 for test, by one fixed shuffle.
+    """
+    bunch = load_digits()
+    order = np.random.default_rng(FIXED_SEED).permutation(len(bunch.target))
+    pixels = torch.from_numpy(bunch.data[order]).to(torch.uint8)
+    labels = torch.from_numpy(bunch.target[order]).long()
+    test, train = slice(DIGITS_TEST), slice(DIGITS_TEST, None)
+    facts = DATA_SETS["digits"]
+    return DataSet(
+        facts,
+        Split(pixels[train], labels[train], facts.levels),
+        Split(pixels[test], labels[test], facts.levels),
+    )
+
+
+def own(path: Path) -> DataSet:
+    """Images of one's own: see :func:`pyro_infocat.data.archive.read_archive`.
+
+    :raises UserError: where the archive cannot be read or has too few examples.
+    """
+    return of_archive(read_archive(path), f"'{path}'")
+
+
+def of_archive(archive: Archive, what: str) -> DataSet:
+    """The data set of images that were read.
+
+    Without a test split, a fixed fifth of the examples becomes one. Without labels there are no
+    classes, and nothing that compares with labels is measured.
+
+    :param what: where the images are from, for the error.
+    :raises UserError: where there are too few examples.
+    """
+    images, labels, classes = archive
+    height, width = images["train"].shape[1:]
+    facts = Facts(OWN_PRESET, (height, width), WHITE + 1, classes)
+    splits = {
+        name: Split(
+            torch.from_numpy(pixels).flatten(1),
+            torch.from_numpy(labels[name]),
+            facts.levels,
+            bool(classes),
+        )
+        for name, pixels in images.items()
+    }
+    train = splits["train"]
+    if "test" in splits:
+        test = splits["test"]
+    else:
+        order = torch.from_numpy(np.random.default_rng(FIXED_SEED).permutation(len(train)))
+        held = max(1, round(HELD_OUT * len(train)))
+        train, test = train.part(order[held:]), train.part(order[:held])
+    if len(train) < 2:
+        raise UserError(
+            f"{what} has {len(train)} examples to train on; at least 2 are needed", "data"
+        )
+    return DataSet(facts, train, test)
+
+
+def from_torchvision(name: str, root: Path) -> DataSet:
+    """MNIST or Fashion-MNIST through torchvision, 28 x 28 pixels of 256 grey levels."""
+    # Imported here because it takes a second that the digits need not pay.
+    from torchvision import datasets
+
+    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
+    folder = root / kind.__name__ / "raw"
+    complete = all((folder / Path(file).stem).exists() for file, _ in kind.resources)
+    with _turn(root, folder, complete):
+        splits = _unpacked(name, kind, root, folder)
+    facts = DATA_SETS[name]
+    for split in splits:
+        labels = split.targets
+        if split.data.shape != (len(labels), *facts.shape) or labels.max() >= len(facts.classes):
+            raise UserError(
+                f"the unpacked files in '{folder}' do not belong together; delete "
+                "them, to have them made again from the archives",
+                "data_root",
+            )
+    train, test = (
+        Split(split.data.flatten(1), split.targets.long(), facts.levels) for split in splits
+    )
+    return DataSet(facts, train, test)
+
+
+def _unpacked(name: str, kind: Any, root: Path, folder: Path) -> list[Any]:
+    """The training and the test split, downloaded and unpacked into the folder if need be."""
+    try:
+        for file, checksum in kind.resources:
+            _refuse_damaged(folder / file, checksum)
+            _refuse_torn(folder / Path(file).stem)
+        return [kind(root, train=train, download=True) for train in (True, False)]
+    except PermissionError as error:
+        raise UserError(
+            f"cannot read '{error.filename}' ({error.strerror}); let it be read, or "
+            "give another folder",
+            "data_root",
+        ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        archives = ", ".join(file for file, _ in kind.resources)
+        raise UserError(
+            f"the download into '{folder}' failed ({reason(error)}); place the "
+            f"archives {archives} there by hand and run again",
+            "data",
+            name,
+        ) from error
+
+
+def _turn(root: Path, folder: Path, complete: bool) -> AbstractContextManager[Any]:
+    """Wait while another process downloads or unpacks into the folder.
+
+    :param complete: whether there is nothing to write, so that the folder may forbid it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        if complete:
+            return nullcontext()
+        raise UserError(
+            f"cannot write to '{root}' ({error.strerror}); give a folder that can be written",
+            "data_root",
+        ) from error
+    return FileLock(folder / ".lock")
+
+
+def _refuse_damaged(archive: Path, checksum: str) -> None:
+    """An archive with the wrong checksum is named rather than silently fetched again."""
+    from torchvision.datasets.utils import check_integrity
+
+    if archive.exists() and not check_integrity(str(archive), checksum):
+        raise UserError(
+            f"'{archive}' is truncated or damaged ({archive.stat().st_size} bytes, "
+            f"MD5 should be {checksum}); delete it, or place a whole one there",
+            "data_root",
+        )
+
+
+def _refuse_torn(file: Path) -> None:
+    """An unpacked IDX file whose length is not what its header says."""
+    if not file.exists():
+        return
+    with file.open("rb") as stream:
+        # Two zero bytes, the type (8: unsigned bytes), the number of axes; then each axis.
+        kind, axes = stream.read(3), stream.read(1)
+        shape = [int.from_bytes(stream.read(4), "big") for _ in range(axes[0] if axes else 0)]
+    size = file.stat().st_size
+    if kind != b"\0\0\x08" or size != 4 + 4 * len(shape) + math.prod(shape):
+        raise UserError(
+            f"'{file}' is truncated or damaged ({size} bytes, which is not what its "
+            "header says); delete it, to have it made again from its archive",
+            "data_root",
+        )

@@ -1,0 +1,101 @@
+"""The figures of metrics.json: on the test split, likelihoods and terms in nats per example."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pyro_infocat.errors import attributed
+from pyro_infocat.evaluation.clustering import clustering, in_use
+from pyro_infocat.evaluation.generation import generation
+from pyro_infocat.evaluation.likelihood import knows_its_density, log_likelihood, mean_terms
+from pyro_infocat.evaluation.part import Metric, Tested
+from pyro_infocat.objective import elbo_of
+from pyro_infocat.runtime.randomness import evaluating
+
+
+class Clustering(Metric):
+    """Accuracy, purity, NMI and ARI of the categories, and how many are in use."""
+
+    name = "clustering"
+
+    def __call__(self, tested: Tested) -> dict[str, Any]:
+        categories, number = tested.category.cpu().numpy(), tested.model.prior.categories
+        if tested.data.facts.classes:
+            return clustering(tested.labels.cpu().numpy(), categories, number)
+        return {"clusters_used": in_use(categories, number)}
+
+
+class Bound(Metric):
+    """The ELBO and its terms with every category decoded, and the information bound."""
+
+    name = "elbo"
+
+    def __call__(self, tested: Tested) -> dict[str, float]:
+        terms = mean_terms(tested.model, tested.guide, tested.x)
+        # A model that sums c out has no kl_c of its own.
+        named = {name: terms.get(name, 0.0) for name in ("reconstruction", "kl_z", "kl_c")}
+        return {"elbo": elbo_of(terms), **named, **terms}
+
+
+class Likelihood(Metric):
+    """-log p(x), importance-weighted; left out for a program whose density is not known."""
+
+    name = "nll"
+
+    def __call__(self, tested: Tested) -> dict[str, float]:
+        if not knows_its_density(tested.model):
+            return {}
+        samples = tested.nll_samples
+        log_p = log_likelihood(tested.model, tested.guide, tested.x, samples)
+        return {"nll": -log_p.mean().item(), "nll_samples": samples}
+
+
+class Generation(Metric):
+    """Whether an independent classifier takes generated images for what their category is."""
+
+    name, needs_labels = "generation_accuracy", True
+
+    def __call__(self, tested: Tested) -> dict[str, float]:
+        categories = tested.category.cpu().numpy()
+        return generation(tested.model, tested.data, categories, tested.seed)
+
+
+METRICS: tuple[type[Metric], ...] = (Clustering, Bound, Likelihood, Generation)
+"""What every run is measured by, in this order."""
+
+
+def evaluate(
+    tested: Tested, extra: Sequence[Metric] = (), taken: Collection[str] = ()
+) -> dict[str, Any]:
+    """Every figure of the test split.
+
+    Deterministic given the seed. Leaves the global random state as it was. Without labels there is
+    nothing that compares with labels.
+
+    :param extra: further metrics.
+    :param taken: further names that they must not have.
+    :raises UserError: where one of them fails, or its name is taken.
+    """
+    found: dict[str, Any] = {}
+    device = tested.data.test.pixels.device
+    with evaluating(device, tested.model, tested.guide, seed=tested.seed):
+        for kind in METRICS:
+            if tested.data.facts.classes or not kind.needs_labels:
+                metric = kind()
+                found |= _named(metric, metric(tested))
+        for metric in extra:
+            if metric.needs_labels and not tested.data.facts.classes:
+                continue
+            with attributed("metrics", f"{type(metric).__module__}.{type(metric).__qualname__}"):
+                named = _named(metric, metric(tested))
+                twice = named.keys() & {*found, *taken}
+                if twice:
+                    raise ValueError(f"there is a metric '{min(twice)}' already")
+                # metrics.json holds finite numbers and words, and no tensors.
+                json.dumps(named, allow_nan=False)
+            found |= named
+    return found
+
+
+def _named(metric: Metric, value: float | Mapping[str, Any]) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {metric.name: value}

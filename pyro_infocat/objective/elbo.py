@@ -1,0 +1,330 @@
+"""The bound and its terms, as a Pyro loss.
+
+Shapes: B batch, K categories, D latent dimensions, X features, S samples.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import TraceEnum_ELBO
+from pyro.poutine import Trace
+from pyro.poutine.runtime import _PYRO_STACK, am_i_wrapped
+from torch import Tensor, nn
+
+from guides.guide import Guide
+from guides.relaxed import Relaxed
+from models import CatVAE
+from pyro_infocat.networks import statistics_kept
+from pyro_infocat.objective.bound import ELBO_SIGNS, Terms, direct_terms, relaxed_terms
+from pyro_infocat.objective.enumeration import KLRequests, expectations, use_analytic_kl
+from pyro_infocat.objective.terms import NEEDS, TERMS, Batch, Term, generate
+
+
+class InfoCatELBO(TraceEnum_ELBO):
+    """The InfoCatVAE objective (Pineau and Lelarge 2018, equations 4 and 8).
+
+        loss = - reconstruction + kl_z + kl_c - information_weight * information_bound
+
+        reconstruction     sum_c q(c|x) E_q(z|x,c)[log p(x|z)]
+        kl_z               sum_c q(c|x) KL(q(z|x,c) || p(z|c))
+        kl_c               KL(q(c|x) || p(c))
+        information_bound  E_p(c,z,x)[log q(c|x)] + H(p(c))  <=  I(c; x)
+
+    The first three are Pyro's own enumerated bound, with every category weighed exactly; the
+    fourth is InfoGAN's bound with the guide's own classifier as its critic (Chen et al. 2016,
+    equation 5), on as many generated examples as the batch holds. ``information_weight=0`` is
+    CatVAE. Like every Pyro loss this one is a sum over the batch, in nats.
+
+    Three more terms look at the information between c and the real examples (Krause et al. 2010;
+    Hu et al. 2017), each without weight unless it is given one:
+
+        marginal_entropy      H(mean_x q(c|x)), at most log K: no category may be empty
+        conditional_entropy   mean_x H(q(c|x)); marginal less conditional is I(c; x) under q
+        consistency           KL(q(c|x) || q(c|view of x)), the first held constant
+
+    All but the terms of the ELBO are classes of :mod:`pyro_infocat.objective.terms`; ``extra``
+    takes more of them.
+
+    Where a latent site of the model says ``infer={"kl": "analytic"}``, -KL(guide || model) takes
+    the place of its one-sample estimate.
+
+    Model and guide may be any Pyro programs; their nn.Modules are trained by SVI whether or not
+    the programs register them. With an information weight the model needs ``generate`` and
+    ``prior`` as :class:`models.CatVAE` has them, and the guide ``critic``; with a weight of the
+    three terms on real examples the guide needs ``category``. A latent site ``w`` of the user's own
+    has a term ``kl_w`` of weight 1 unless ``weights`` says otherwise.
+
+    :ivar terms: the named terms of the last evaluation, detached, sums over the batch.
+    :ivar weights: the weight of each term in the loss; change one to anneal it.
+    :ivar signs: 1 for each term that the objective grows with, -1 for the others.
+    :param information_weight: gamma, the weight of the information bound for each example.
+    :param weights: weights of other terms, in place of 1 for the terms of the ELBO, 0 for the
+        real-data terms and each extra term's own. Never negative: ``signs`` has the sign.
+    :param num_particles: draws of z for each category and example.
+    :param vectorize_particles: evaluate the particles in one pass.
+    :param direct: where model and guide are the programs of this project, write the enumerated
+        sum out in PyTorch instead of tracing it: the same numbers without Pyro's bookkeeping.
+        Under a Pyro handler, such as ``poutine.scale``, it is traced all the same: the terms of
+        the ELBO heed the handler, the others are no sites and do not.
+    :param decoded: with ``direct``, decode so many categories of each example for certain and one
+        of the others by chance, without bias in value or gradient; 0 decodes all K.
+    :param extra: further terms.
+    :param kwargs: of Pyro's loss. Its ``max_plate_nesting`` is 1 here: programs whose plates stand
+        in one another say how many do.
+    :raises ValueError: for a negative weight, a term that does not exist or stands twice, or an
+        analytic KL that does not hold.
+    """
+
+    def __init__(
+        self,
+        information_weight: float = 1.0,
+        num_particles: int = 1,
+        vectorize_particles: bool = False,
+        weights: Mapping[str, float] | None = None,
+        direct: bool = True,
+        decoded: int = 0,
+        extra: Sequence[Term] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            num_particles=num_particles,
+            vectorize_particles=vectorize_particles,
+            **{"max_plate_nesting": 1} | kwargs,
+        )
+        self.declared = (*(kind() for kind in TERMS), *extra)
+        self.signs: dict[str, int] = dict(ELBO_SIGNS)
+        for term in self.declared:
+            _check_declared(term, self.signs)
+            self.signs[term.name] = term.sign
+        defaults = dict.fromkeys(ELBO_SIGNS, 1.0) | {one.name: one.weight for one in self.declared}
+        self.weights = defaults | {"information_bound": information_weight} | dict(weights or {})
+        for name, weight in self.weights.items():
+            # A site of the user's own is a KL, and known by the programs alone.
+            if name not in self.signs and not name.startswith("kl_"):
+                raise ValueError(f"no term '{name}' to weigh; there are {', '.join(self.signs)}")
+            if not weight >= 0:
+                raise ValueError(f"the weight of {name} must not be negative, not {weight}")
+        if decoded < 0:
+            raise ValueError(f"decoded must not be negative, not {decoded}")
+        self.direct, self.decoded = direct, decoded
+        self.terms: Terms = {}
+        self._probed: tuple[Any, Any, set[str]] = (None, None, set())
+
+    def weighted(self, weights: Mapping[str, float] | None = None) -> list[Term]:
+        """The terms beside the ELBO's that have a weight."""
+        weights = self.weights if weights is None else weights
+        return [term for term in self.declared if weights[term.name]]
+
+    def needs(self, what: str) -> bool:
+        """Whether a term with a weight looks at ``view``, ``generated``, ``labels``, ..."""
+        return any(what in term.needs for term in self.weighted())
+
+    def evaluate(
+        self,
+        model: Any,
+        guide: Any,
+        *arguments: Any,
+        view: Tensor | None = None,
+        labels: Tensor | None = None,
+        **named: Any,
+    ) -> Terms:
+        """The named terms, with gradients, as sums over the batch in nats.
+
+        :param arguments: what model and guide take, as ``named``. All terms but those of the ELBO
+            are of the first, x (B, X).
+        :param view: another look at the same examples (B, X), which ``consistency`` needs: there
+            is none without it. Model and guide do not get it.
+        :param labels: of the examples (B,), for terms that need them. Model and guide do not get
+            them.
+        """
+        _check_rows(model, arguments)
+        if am_i_wrapped():
+            _register(model, guide)
+        terms: Terms = {}
+        category = None
+        if self._bounded(model, guide, arguments, named):
+            if self._writes_out(model, guide, arguments, named):
+                (x,) = arguments
+                posterior = guide.posterior(x)
+                category = posterior.category
+                if isinstance(guide, Relaxed):
+                    terms |= relaxed_terms(model, guide, posterior, x)
+                else:
+                    terms |= direct_terms(model, posterior, x, self.num_particles, self.decoded)
+            else:
+                terms |= self._traced(model, guide, *arguments, **named)
+            self._check_sites(terms)
+        wanted = [term for term in self.weighted() if "view" not in term.needs or view is not None]
+        if wanted:
+            terms |= self.beside(model, guide, arguments[0], wanted, category, view, labels)
+        self.terms = {name: term.detach() for name, term in terms.items()}
+        return terms
+
+    def beside(
+        self,
+        model: Any,
+        guide: Any,
+        x: Tensor,
+        wanted: Iterable[Term],
+        category: Any = None,
+        view: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Terms:
+        """Some of the terms beside the ELBO's, as sums over x (B, X) in nats.
+
+        :param category: q(c | x), where it is known.
+        """
+        made: dict[str, Callable[[], Any]] = {
+            "category": lambda: category,
+            "view": lambda: view,
+            "labels": lambda: labels,
+            "generated": lambda: generate(model, guide, x.shape[0]),
+        }
+        batch = Batch(model, guide, x, **made)
+        wanted = list(wanted)
+        terms: Terms = {}
+        for of_category in (False, True):
+            here = [term for term in wanted if ("category" in term.needs) is of_category]
+            if of_category and here and category is None:
+                # Of the real examples, which are what normalising layers remember.
+                category = guide.category(x)
+            with statistics_kept(model, guide):
+                terms |= {term.name: term(batch.only(term.needs)) for term in here}
+        return terms
+
+    def bound_terms(self, model: Any, guide: Any, *arguments: Any, **named: Any) -> Terms:
+        """The terms of the ELBO with every category decoded, as sums over the batch in nats."""
+        _check_rows(model, arguments)
+        if self._writes_out(model, guide, arguments, named):
+            (x,) = arguments
+            return direct_terms(model, guide.posterior(x), x, self.num_particles)
+        return self._traced(model, guide, *arguments, **named)
+
+    def _traced(self, model: Any, guide: Any, *arguments: Any, **named: Any) -> Terms:
+        """The terms of the ELBO through Pyro."""
+        terms: Terms = {}
+        for model_trace, guide_trace in self._get_traces(model, guide, arguments, named):
+            for name, term in expectations(model_trace, guide_trace).items():
+                share = term / self.num_particles
+                terms[name] = terms[name] + share if name in terms else share
+        return terms
+
+    def _bounded(self, model: Any, guide: Any, arguments: tuple, named: dict) -> bool:
+        """Whether a term of the ELBO, or a site of the user's own, has a weight."""
+        own = [term.name for term in self.declared]
+        if any(weight for name, weight in self.weights.items() if name not in own):
+            return True
+        if self.written_out(model, guide):
+            return False
+        # The programs alone know their sites, which weigh 1 unless they are told otherwise.
+        if self._probed[0] is not model or self._probed[1] is not guide:
+            with torch.random.fork_rng(), torch.no_grad(), statistics_kept(model, guide):
+                found = self._traced(model, guide, *arguments, **named)
+            self._probed = (model, guide, found.keys() - self.signs.keys())
+        return bool(self._probed[2] - self.weights.keys())
+
+    def _check_sites(self, terms: Terms) -> None:
+        """Refuse a weight of a site that the programs do not have."""
+        for name in self.weights:
+            if name not in self.signs and name not in terms:
+                raise ValueError(
+                    f"no term '{name}' to weigh; there are {', '.join(self.signs | terms)}"
+                )
+
+    def _writes_out(self, model: Any, guide: Any, arguments: tuple, named: dict) -> bool:
+        return self.written_out(model, guide) and len(arguments) == 1 and not named
+
+    def written_out(self, model: Any, guide: Any) -> bool:
+        """Whether the bound of these programs, of x alone, is written out rather than traced."""
+        return (
+            self.direct
+            # SVI's own handler asks for parameters alone; any other has a say in what is sampled.
+            and all(getattr(handler, "param_only", False) for handler in _PYRO_STACK)
+            and getattr(type(model), "forward", None) is CatVAE.forward
+            and getattr(type(guide), "forward", None) in (Guide.forward, Relaxed.forward)
+        )
+
+    def differentiable_loss(
+        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Minus the objective, summed over the batch, in nats."""
+        terms = self.evaluate(model, guide, *args, **kwargs)
+        if not terms:
+            raise ValueError("no term of the objective has a weight")
+        weighted = [
+            -self.signs.get(name, -1) * self.weights.get(name, 1.0) * term
+            for name, term in terms.items()
+        ]
+        return torch.stack(weighted).sum()
+
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """As :meth:`differentiable_loss`, as a number; needs no gradients."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """The loss as a number, its gradients added to the parameters: what SVI calls."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        loss.backward()
+        return loss.item()
+
+    def _get_trace(
+        self, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> tuple[Trace, Trace]:
+        requests = KLRequests()
+        traces = super()._get_trace(requests(model), guide, args, kwargs)
+        for name in requests.analytic:
+            use_analytic_kl(name, *traces)
+        return traces
+
+
+def _check_declared(term: Term, signs: Mapping[str, int]) -> None:
+    """Refuse a term whose declaration cannot be used."""
+    kind = type(term).__name__
+    name = getattr(term, "name", None)
+    if not isinstance(name, str) or not name.isidentifier() or name.startswith("kl_"):
+        raise ValueError(f"{kind}: its name must be a word and not begin with kl_, not {name!r}")
+    if name in signs or name in ("elbo", "objective", "epoch", "seconds", "validation_elbo"):
+        raise ValueError(f"{kind}: there is a term '{name}' already")
+    if getattr(term, "sign", None) not in (1, -1):
+        raise ValueError(f"{kind}: its sign must be 1 or -1")
+    if not isinstance(term.needs, set | frozenset) or not term.needs <= NEEDS:
+        raise ValueError(f"{kind}: its needs must be a set of {', '.join(sorted(NEEDS))}")
+
+
+def _check_rows(model: Any, arguments: tuple) -> None:
+    """Refuse images that are no rows: an axis more would be taken for that of the categories."""
+    if arguments and getattr(type(model), "forward", None) is CatVAE.forward:
+        shape = tuple(arguments[0].shape)
+        if len(shape) != 2:
+            raise ValueError(f"x must have shape (B, X), not {shape}; flatten each example")
+
+
+def _register(model: Any, guide: Any) -> None:
+    """Register the programs' parameters: SVI is listening, and trains what it sees registered.
+
+    Not every term runs the programs, and a program may register only the layers that it runs.
+    """
+    for name, program in (("model", model), ("guide", guide)):
+        if isinstance(program, nn.Module):
+            _claim_names(name, program)
+            with warnings.catch_warnings():
+                # What is held fixed is meant to be.
+                warnings.filterwarnings("ignore", ".* because requires_grad=False")
+                pyro.module(name, program)
+
+
+def _claim_names(name: str, module: nn.Module) -> None:
+    """Drop a stale owner of this module's names from Pyro's parameter store.
+
+    ``pyro.module`` hands SVI the parameters that first took the names, so a second model of the
+    same name would silently not train.
+    """
+    store = pyro.get_param_store()
+    for key, parameter in module.named_parameters():
+        full = f"{name}$$${key}"
+        if full in store and store._params[full] is not parameter:
+            del store[full]

@@ -1,0 +1,1 @@
+"""Training: the loop, a step, schedules, random restarts and the collapse monitor."""

@@ -1,0 +1,318 @@
+"""The training loop.
+
+Shapes: B batch, X features.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from guides.guide import Guide
+from models import CatVAE
+from pyro_infocat.build import Parts, observation
+from pyro_infocat.data import DataSet, Split
+from pyro_infocat.errors import attributed
+from pyro_infocat.evaluation.likelihood import mean_terms
+from pyro_infocat.evaluation.part import History
+from pyro_infocat.networks import compiled, computing_in, statistics_kept
+from pyro_infocat.objective import ELBO_SIGNS, InfoCatELBO, elbo_of
+from pyro_infocat.runtime import processes
+from pyro_infocat.runtime.randomness import evaluating, random_states, restore_random
+from pyro_infocat.settings import CHECKPOINT, Settings
+from pyro_infocat.storage.checkpoint import check_optimizer
+from pyro_infocat.storage.folder import RunFolder
+from pyro_infocat.training.epoch_terms import EpochTerms
+from pyro_infocat.training.monitor import CollapseMonitor
+from pyro_infocat.training.progress import Bar
+from pyro_infocat.training.schedules import Schedule
+from pyro_infocat.training.step import Step
+from pyro_infocat.version import made_by
+
+
+def train(
+    settings: Settings,
+    data: DataSet,
+    parts: Parts,
+    folder: RunFolder,
+    checkpoint: Mapping[str, Any] | None = None,
+    until: int | None = None,
+    progress: bool | None = None,
+) -> History:
+    """Fit model and guide to the training split; a checkpoint after each epoch.
+
+    A term of the paper that has no weight in an epoch is measured on its last batch alone.
+
+    :param checkpoint: where to go on from.
+    :param until: the epoch to stop after, before the run's last one.
+    :param progress: whether to show a bar; None shows one in a terminal or a notebook.
+    :raises UserError: where a term of the objective is no longer finite.
+    """
+    model, guide, bound = parts.model, parts.guide, parts.bound
+    observed = observation(settings, model.decoder.likelihood)
+    fitted, rest = validation_split(data.train, settings)
+    held_out = None if rest is None else rest.fixed(observed)
+    monitor = CollapseMonitor(model, guide, fitted, observed, settings.epochs)
+    schedule = Schedule(settings, parts)
+    module = bound(model, guide).train()
+    some = fitted.part(torch.arange(2, device=fitted.pixels.device))
+    unused = processes.world() > 1 and some_unused(settings, parts, module, some.fixed(observed))
+    parallel = processes.wrap(module, unused)
+    optimizer = adam(module.parameters(), settings.learning_rate)
+    history: History = []
+    if checkpoint is not None:
+        history = restore(checkpoint, model, guide, optimizer, folder)
+    elif processes.rank() == 0:
+        # From here on there is always something to resume.
+        folder.save(snapshot(0, model, guide, optimizer, data, []), history)
+    if processes.rank() > 0 and not restored_own(checkpoint, model.prior.logits.device):
+        # The first process keeps the run's own random numbers; the others need different noise.
+        torch.manual_seed(hash((torch.initial_seed(), processes.rank(), len(history))) % 2**32)
+    replayed = recordable(settings, fitted, bound.written_out(model, guide))
+    constants = (lambda: schedule.constants(optimizer)) if replayed else None
+    step = Step(fitted, observed, parts, parallel, optimizer, constants)
+    last = until or settings.epochs
+    steps = math.ceil(len(fitted) / settings.batch_size)
+
+    with (
+        board_of(folder, len(history)) as board,
+        computing_in(settings.precision, module),
+        compiled(settings.compile, module, lambda: bound.loss(model, guide, some.fixed(observed))),
+        Bar(last * steps, len(history) * steps, progress) as bar,
+    ):
+        for epoch in range(len(history), last):
+            if settings.patience and waited(history) >= settings.patience:
+                break
+            began = time.perf_counter()
+            schedule.set(epoch, optimizer)
+
+            terms = EpochTerms(epoch)
+            for index in batches(processes.shared(fitted.shuffled()), settings.batch_size):
+                try:
+                    now = step(index)
+                except (RuntimeError, ValueError) as error:
+                    # The others may not have come as far as this.
+                    terms.check(module, alone=True)
+                    reason = diagnose(bound, model, guide, step.x)
+                    if reason is None:
+                        raise
+                    raise terms.stopped(reason, 1) from error
+                terms.add(now, len(index))
+                bar.update()
+
+            terms.check(module)
+            row = {"epoch": float(epoch + 1), **unweighted(bound, model, guide, step.x)}
+            row |= terms.means()
+            row["objective"] = objective(row, bound)
+            # Patience begins with the bound.
+            if held_out is not None and bound.weights["reconstruction"] > 0:
+                bound_now = held_out_elbo(model, guide, held_out)
+                # Statistics of batch normalisation differ; all must stop at the same epoch.
+                bound_now = processes.shared(torch.tensor(bound_now, device=step.x.device)).item()
+                row["validation_elbo"] = bound_now
+            row["seconds"] = time.perf_counter() - began
+            history.append(row)
+            others = others_random(model.prior.logits.device)
+            if board is not None:
+                folder.save(snapshot(epoch + 1, model, guide, optimizer, data, others), history)
+                for name, value in row.items():
+                    if name != "epoch":
+                        board.add_scalar(name, value, epoch + 1)
+                monitor.look(epoch + 1, bound.weights["reconstruction"] > 0, board)
+            bar.show(row, bound.signs)
+    return history
+
+
+def some_unused(settings: Settings, parts: Parts, module: nn.Module, x: Tensor) -> bool:
+    """Whether a step may leave a parameter without a gradient: tried on x (B, X).
+
+    Where terms come and go with the epochs it may at any time.
+    """
+    if settings.schedules:
+        return True
+    devices = [x.device] if x.is_cuda else []
+    with torch.random.fork_rng(devices), statistics_kept(parts.model, parts.guide):
+        module(x, view=x, labels=torch.zeros(len(x), dtype=torch.int64, device=x.device)).backward()
+    learned = [p for p in module.parameters() if p.requires_grad]
+    unused = any(parameter.grad is None for parameter in learned)
+    module.zero_grad()
+    return unused
+
+
+def batches(order: Tensor, size: int) -> list[Tensor]:
+    """Indices in parts of a size; what is left over is a part too, or joins the last one.
+
+    Batch normalisation needs two examples in each process.
+    """
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) < 2 * processes.world():
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def objective(row: Mapping[str, float], bound: InfoCatELBO) -> float:
+    """What training makes larger: the weighted terms of an epoch, in nats per example."""
+    # A term without weight is measured all the same, and need not be finite.
+    weighted = [name for name in bound.signs if bound.weights[name] and name in row]
+    return sum(bound.signs[name] * bound.weights[name] * row[name] for name in weighted)
+
+
+def board_of(folder: RunFolder, epochs: int) -> AbstractContextManager[SummaryWriter | None]:
+    """TensorBoard's writer after so many epochs, in the one process that writes."""
+    if processes.rank() > 0:
+        return nullcontext()
+    return SummaryWriter(folder.path, purge_step=epochs + 1)
+
+
+def recordable(settings: Settings, split: Split, written_out: bool) -> bool:
+    """Whether steps are to be replayed as CUDA graphs.
+
+    :param written_out: whether the bound does without Pyro's enumeration, which asks the host.
+    """
+    return settings.graph and split.pixels.is_cuda and written_out and processes.world() == 1
+
+
+def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
+    """Adam, as one kernel where the device has one."""
+    parameters = list(parameters)
+    device = parameters[0].device.type
+    fused = device in ("cpu", "cuda")
+    # A CUDA graph cannot ask the host how many steps there were.
+    return torch.optim.Adam(parameters, lr=rate, fused=fused, capturable=device == "cuda")
+
+
+def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> dict[str, float]:
+    """The terms that training left out for want of weight, on x (B, X), in nats per example.
+
+    Those that need a view or labels, which the last batch no longer has, stay out.
+    """
+    beside = [
+        term
+        for term in bound.declared
+        if term.name not in bound.terms and not term.needs & {"view", "labels"}
+    ]
+    terms: dict[str, Tensor] = {}
+    # What is only measured must not move the batch normalisation's statistics.
+    model.eval(), guide.eval()
+    with torch.no_grad():
+        if not bound.terms.keys() >= ELBO_SIGNS.keys():
+            terms |= bound.bound_terms(model, guide, x)
+            terms["elbo"] = elbo_of(terms)
+        if beside:
+            terms |= bound.beside(model, guide, x, beside)
+    model.train(), guide.train()
+    return {name: term.item() / len(x) for name, term in terms.items()}
+
+
+def diagnose(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> str | None:
+    """Which term is not finite on x (B, X); None where all are.
+
+    A draw from NaN raises before its term can say so.
+    """
+    with suppress(RuntimeError, ValueError), torch.no_grad():
+        for name, term in bound.bound_terms(model, guide, x).items():
+            if not term.isfinite():
+                return f"{name} is {term.item()}"
+    return None
+
+
+def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | None]:
+    """The training split, without the share that early stopping looks at, and that share."""
+    held = settings.held_out(len(train))
+    if not held:
+        return train, None
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))
+    order = order.to(train.pixels.device)
+    return train.part(order[held:]), train.part(order[:held])
+
+
+def held_out_elbo(model: CatVAE, guide: Guide, x: Tensor) -> float:
+    """The ELBO of x (N, X) in nats per example, by draws that are the same at every call."""
+    with evaluating(x.device, model, guide):
+        return elbo_of(mean_terms(model, guide, x))
+
+
+def waited(history: History) -> int:
+    """Epochs since the best bound on the validation share."""
+    bounds = [row["validation_elbo"] for row in history if "validation_elbo" in row]
+    return len(bounds) - 1 - int(np.argmax(bounds)) if bounds else 0
+
+
+def others_random(device: torch.device) -> list[dict[str, Tensor]]:
+    """The random states of the processes but the first, each by kind of device."""
+    own = random_states(device)
+    every = {kind: processes.every(state) for kind, state in own.items()}
+    return [{kind: every[kind][rank] for kind in own} for rank in range(1, processes.world())]
+
+
+def restored_own(checkpoint: Mapping[str, Any] | None, device: torch.device) -> bool:
+    """Put this process's random state back, where the checkpoint has one of as many processes."""
+    others = (checkpoint or {}).get("rng_of_others", [])
+    if len(others) != processes.world() - 1:
+        return False
+    restore_random(others[processes.rank() - 1], device)
+    return True
+
+
+def snapshot(
+    epoch: int,
+    model: CatVAE,
+    guide: Guide,
+    optimizer: torch.optim.Optimizer,
+    data: DataSet,
+    others: list[dict[str, Tensor]],
+) -> dict[str, Any]:
+    """All that going on from here needs, and what loading needs to know of the data.
+
+    :param others: random states of the processes but the first.
+    """
+    return {
+        "epoch": epoch,
+        "model": model.state_dict(),
+        "guide": guide.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "facts": asdict(data.facts),
+        "data": data.fingerprint,
+        "rng": random_states(model.prior.logits.device),
+        "rng_of_others": others,
+        "made_by": made_by(),
+    }
+
+
+def restore(
+    checkpoint: Mapping[str, Any],
+    model: CatVAE,
+    guide: Guide,
+    optimizer: torch.optim.Optimizer,
+    folder: RunFolder,
+) -> History:
+    """Put a snapshot back; returns the history up to it.
+
+    :raises UserError: where it is of another model.
+    """
+    remedy = (
+        "the checkpoint does not fit the settings: it is of another model; choose another --out"
+    )
+    with attributed("resume", None, remedy):
+        model.load_state_dict(checkpoint["model"])
+        guide.load_state_dict(checkpoint["guide"])
+        check_optimizer(folder.path / CHECKPOINT, checkpoint["optimizer"], optimizer)
+        # Its groups hold what suits this device, which may not be the checkpoint's.
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
+        restore_random(checkpoint["rng"], model.prior.logits.device)
+        return list(checkpoint["history"])
+
+
+def set_validation(on: bool) -> None:
+    """Pyro's and PyTorch's checks of every value: on to try the parts, off in the loop."""
+    pyro.enable_validation(on)
+    torch.distributions.Distribution.set_default_validate_args(on)

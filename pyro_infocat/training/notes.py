@@ -1,0 +1,46 @@
+"""What a run says of its settings before it trains: flags that have no effect."""
+
+from collections.abc import Iterator
+
+from guides.relaxed import Relaxed
+from models import CatVAE
+from pyro_infocat.build import Parts
+from pyro_infocat.settings import Settings
+from pyro_infocat.training.schedules import RATE, weighed_from
+
+
+def notes(settings: Settings, parts: Parts) -> Iterator[str]:
+    """A line for each."""
+    name = f"--guide {settings.guide.class_path}"
+    if not parts.bound.written_out(parts.model, parts.guide):
+        program = name
+        if type(parts.model).forward is not CatVAE.forward:
+            program = f"--model {settings.model.class_path}"
+        yield (
+            f"{program}: a Pyro program of its own, so the bound goes through Pyro, more slowly"
+            + ("; --decoded does not apply" if settings.decoded else "")
+        )
+    if isinstance(parts.guide, Relaxed):
+        flags = {
+            f"--decoded {settings.decoded}": settings.decoded > 0,
+            f"--particles {settings.particles}": settings.particles > 1,
+            f"--kl {settings.kl}": settings.kl == "sampled",
+        }
+        idle = [flag for flag, given in flags.items() if given]
+        if idle:
+            yield (
+                f"{name}: decodes one mixture of codes an example; {' and '.join(idle)} "
+                f"{'does' if len(idle) == 1 else 'do'} not apply"
+            )
+    if settings.anneal != "constant" and RATE in settings.schedules:
+        yield f"--anneal {settings.anneal}: does not apply, since --schedules has a learning_rate"
+    if any("labels" in term.needs for term in parts.bound.declared):
+        named = [term.name for term in parts.bound.declared if "labels" in term.needs]
+        yield f"--terms: {', '.join(named)} looks at the labels of the training split"
+    begins = weighed_from(settings.schedules, parts.bound.signs)
+    idle_terms = [term for term, epoch in begins.items() if epoch >= settings.epochs]
+    if idle_terms:
+        yield (
+            f"--epochs {settings.epochs}: {', '.join(idle_terms)} will have no weight; the "
+            f"schedules give none before epoch {min(begins[term] for term in idle_terms) + 1}"
+        )
