@@ -160,9 +160,13 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
 
 def objective(row: Mapping[str, float], bound: InfoCatELBO) -> float:
     """What training makes larger: the weighted terms of an epoch, in nats per example."""
+    # A site of the user's own is a KL that weighs 1 unless it is told otherwise.
+    own = [name for name in row if name.startswith("kl_") and name not in bound.signs]
+    weights = {name: bound.weights.get(name, 1.0) for name in [*bound.signs, *own] if name in row}
     # A term without weight is measured all the same, and need not be finite.
-    weighted = [name for name in bound.signs if bound.weights[name] and name in row]
-    return sum(bound.signs[name] * bound.weights[name] * row[name] for name in weighted)
+    return sum(
+        bound.signs.get(name, -1) * weight * row[name] for name, weight in weights.items() if weight
+    )
 
 
 def board_of(folder: RunFolder, epochs: int) -> AbstractContextManager[SummaryWriter | None]:

@@ -79,7 +79,7 @@ def test_whatever_the_layer_it_forgets_what_it_is_shown_inside(name: str) -> Non
     outside = twin(x)
     torch.testing.assert_close(inside, outside)
     torch.testing.assert_close(slope, torch.autograd.grad(outside.square().sum(), x)[0])
-    # The test would see it, and the layer is none the worse for it.
+    # The test would find it, and the layer works as before.
     torch.testing.assert_close(layer(x), outside)
     moved = [key for key, kept in before.items() if not torch.equal(layer.state_dict()[key], kept)]
     assert moved

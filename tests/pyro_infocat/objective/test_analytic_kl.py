@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def test_a_chain_of_analytic_kls() -> None:
-    """Of two latents the second hangs on the first, in the model and in the guide."""
+    """Of two latents the second depends on the first, in the model and in the guide."""
     modes, means = torch.randn(K, D), torch.randn(K, D)
     odds = torch.tensor([0.1, 0.2, 0.7])
 

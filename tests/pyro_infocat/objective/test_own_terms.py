@@ -97,10 +97,10 @@ def test_what_no_batch_has() -> None:
 
 def test_labels_reach_the_term_that_needs_them_and_no_other() -> None:
     """Not the programs either, which would refuse them."""
-    seen: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
 
     def note(name: str) -> Work:
-        return lambda batch: seen.update({name: {one for one in THINGS if hasattr(batch, one)}})
+        return lambda batch: found.update({name: {one for one in THINGS if hasattr(batch, one)}})
 
     model, guide, x = make_programs()
     arguments: list[tuple] = []
@@ -113,7 +113,7 @@ def test_labels_reach_the_term_that_needs_them_and_no_other() -> None:
     for direct in (True, False):
         objective = InfoCatELBO(extra=terms, direct=direct)
         objective.loss(model, guide, x, labels=LABELS)
-        assert seen == {"labelled": {"labels"}, "other": {"category"}}
+        assert found == {"labelled": {"labels"}, "other": {"category"}}
     # Through Pyro the programs are called.
     assert len(arguments) == 2
     assert all(len(given) == 1 and given[0] is x for given in arguments)

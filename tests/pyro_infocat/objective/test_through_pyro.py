@@ -76,7 +76,7 @@ def test_plain_pyro_program_whose_category_the_guide_leaves_out(handler: str) ->
 
 
 def test_what_is_observed_beside_what_the_model_sums_out_is_reconstruction() -> None:
-    """The image hangs on a kind that the guide leaves out, the code does not."""
+    """The image depends on a kind that the guide leaves out, the code does not."""
     steps, log_p = torch.tensor([-1.0, 0.5, 2.0]), torch.tensor([0.2, 0.3, 0.5]).log()
 
     def model(x: Tensor) -> None:

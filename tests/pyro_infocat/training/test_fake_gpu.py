@@ -120,7 +120,7 @@ def test_a_step_of_other_parts_stays_on_the_gpu(flags: str) -> None:
         (lambda x: x.cpu().to(x.device), "a copy between cpu and cuda"),
     ],
 )
-def test_a_slip_is_seen(slip: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slip_is_found(slip: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the tests above can fail."""
     right = CatVAE.generate
 

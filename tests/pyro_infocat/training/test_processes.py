@@ -72,8 +72,9 @@ def test_weights_are_equal_on_both_processes_after_a_hundred_steps(both: list[di
 
 
 def test_a_resumed_run_is_the_run_in_one_go(both: list[dict]) -> None:
-    """Each process goes on with its own random numbers, where there are as many; a layer of the
-    guide that no step uses is in nobody's way.
+    """Each process goes on with its own random numbers, where there are as many.
+
+    A layer of the guide that no step uses ends nothing.
     """
     whole, resumed = both[0]["histories"]
     assert [row["epoch"] for row in whole] == [1, 2]

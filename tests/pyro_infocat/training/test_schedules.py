@@ -339,12 +339,12 @@ def test_a_constant_is_all_that_a_schedule_could_set(role: str) -> None:
     parts = make_parts(chosen)
     optimizer = optimizer_of(parts)
     schedule = Schedule(chosen, parts)
-    seen = [schedule.constants(optimizer)]
-    assert schedule.constants(optimizer) == seen[0]
+    found = [schedule.constants(optimizer)]
+    assert schedule.constants(optimizer) == found[0]
     for change in changes(parts, role, optimizer):
         change()
-        seen.append(schedule.constants(optimizer))
-    assert len(set(seen)) == len(seen) == 1 + len(changes(parts, role, optimizer))
+        found.append(schedule.constants(optimizer))
+    assert len(set(found)) == len(found) == 1 + len(changes(parts, role, optimizer))
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -51,7 +51,7 @@ def test_what_is_only_looked_at_moves_no_statistics() -> None:
     before = {name: buffer.clone() for name, buffer in guide.named_buffers()}
     assert any("running_mean" in name for name in before)
     found = unweighted(bound, model, guide, x)
-    # Neither a view nor labels are at hand any more.
+    # There is neither a view nor a label any more.
     assert set(found) == {"information_bound", "marginal_entropy", "conditional_entropy"}
     assert all(torch.equal(buffer, before[name]) for name, buffer in guide.named_buffers())
     assert guide.training
