@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pyro_infocat import benchmark, run, sample
+from pyro_infocat import __version__, benchmark, run, sample
 
 COMMANDS = {"run": run, "sample": sample, "benchmark": benchmark}
 
@@ -14,6 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] in (["-h"], ["--help"]):
         print(f"usage: pyro-infocat {'|'.join(COMMANDS)} ...; each has its own --help")
+        return 0
+    if words == ["--version"]:
+        print(__version__)
         return 0
     if not words or words[0] not in COMMANDS:
         given = f"no command '{words[0]}'" if words else "a command is missing"

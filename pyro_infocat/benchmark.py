@@ -97,8 +97,9 @@ def asked(argv: Sequence[str] | None) -> tuple[Options, list[str]]:
             )
     if flags and not options.name:
         raise UserError(f"{' '.join(flags)} changes the preset; give the row a --name")
-    if options.name is not None and not re.search(r"\w", options.name):
-        raise UserError("must have a letter or a digit in it", "name", repr(options.name))
+    if options.name is not None and not re.fullmatch(r"[^|`<\n]*\w[^|`<\n]*", options.name):
+        problem = "must have a letter or a digit in it, and no bar, backtick or <"
+        raise UserError(problem, "name", repr(options.name))
     if options.name and len(options.preset) > 1:
         raise UserError("two presets would share a row of the table; run them one at a time")
     rows = [options.name or preset.stem for preset in options.preset]
@@ -125,7 +126,7 @@ def run(options: Options, flags: Sequence[str]) -> int:
         file = options.results / f"{place.name}.json"
         made_with = recipe(preset, flags)
         _keep_recipe(place, made_with)
-        runs = _finished(file, made_with)
+        runs = _finished(file, made_with, name)
         folders = {seed: place / f"seed{seed}" for seed in options.seeds if seed not in runs}
         for seed, folder in folders.items():
             if (folder / METRICS).exists():
@@ -179,9 +180,16 @@ def recipe(preset: Path, flags: Sequence[str]) -> str:
     return "\n".join([*lines, shlex.join(flags)]) + "\n"
 
 
-def _finished(file: Path, recipe: str) -> dict[int, dict[str, Any]]:
-    """The runs of this recipe that a file of results holds, by seed: another machine's count."""
+def _finished(file: Path, recipe: str, name: str) -> dict[int, dict[str, Any]]:
+    """The runs of this recipe that a file of results holds, by seed: another machine's count.
+
+    :raises UserError: where the file is another row's.
+    """
     record = json.loads(file.read_text()) if file.exists() else {}
+    if record.get("name", name) != name:
+        raise UserError(
+            f"'{file}' is of the row '{record['name']}'; choose another name", "name", repr(name)
+        )
     if record.get("recipe") != recipe:
         return {}
     return {run["seed"]: run for run in record["runs"]}

@@ -112,7 +112,9 @@ class Builder:
     def make(self, role: str, given: Mapping[str, Any]) -> Any:
         """A part of a role."""
         if role in self._copies:
-            return self._copies[role]
+            made = self._copies[role]
+            # A guide may ask for several networks.
+            return copy.deepcopy(made) if role == "encoder" else made
         return self.of(role, getattr(self.settings, role), given)
 
     def of(self, role: str, part: Part, given: Mapping[str, Any] | None = None) -> Any:

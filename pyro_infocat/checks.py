@@ -22,7 +22,7 @@ from pyro_infocat.objective import Term
 from pyro_infocat.objective.terms import TERMS
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.randomness import evaluating
-from pyro_infocat.settings import Settings
+from pyro_infocat.settings import ROLES, Settings
 from pyro_infocat.training.schedules import Schedule
 from pyro_infocat.views import View
 
@@ -62,6 +62,7 @@ def try_parts(settings: Settings, parts: Parts, split: Split, observation: Obser
         view = _check_view(settings, guide, parts.view, x)
         _check_bound(settings, parts, x, wanted, {"view": view, "labels": some.labels})
     _check_parameters(model, guide)
+    _check_tensors(settings, model, guide)
     for name, shape in _shapes(model, guide).items():
         if shapes.get(name) != shape:
             role = name.split(".")[0]
@@ -128,6 +129,16 @@ def _check_model(settings: Settings, model: CatVAE, x: Tensor, generated: bool) 
         raise UserError(
             f"p(z|c) of all {categories} categories has shape {found}; ({categories}, {latent}) "
             "would fit its K and D",
+            *prior,
+        )
+    with attributed(*prior, "component must accept c of any shape"):
+        each = tuple(
+            model.prior.component(torch.arange(categories, device=x.device)[:, None]).shape()
+        )
+    if each != (categories, 1, latent):
+        raise UserError(
+            f"p(z|c) has shape {each} for c of shape ({categories}, 1); ({categories}, 1, "
+            f"{latent}) would fit: c's shape and then D",
             *prior,
         )
     _check_event(prior, "p(z|c)", components, latent)
@@ -294,6 +305,22 @@ def _check_bound(
 
 def _dotted(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _check_tensors(settings: Settings, model: CatVAE, guide: Guide) -> None:
+    """Refuse tensors that are neither parameter nor buffer: no checkpoint would hold them."""
+    for prefix, part in (("", model), ("guide.", guide)):
+        for place, module in part.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor):
+                    path = ".".join(filter(None, [f"{prefix}{place}".strip("."), name]))
+                    role = path.partition(".")[0]
+                    raise UserError(
+                        f"'{path}' is a tensor that no checkpoint holds; register it by "
+                        "self.register_buffer, or make it a torch.nn.Parameter",
+                        role if role in ROLES else "model",
+                        _path(settings, role),
+                    )
 
 
 def _check_parameters(model: CatVAE, guide: Guide) -> None:

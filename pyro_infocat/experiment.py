@@ -5,6 +5,7 @@ The command line (:mod:`pyro_infocat.run`) calls :func:`run` too.
 
 import platform
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,12 +23,13 @@ from pyro_infocat.data import DataSet, Reader
 from pyro_infocat.data import load as load_data
 from pyro_infocat.data.archive import checked
 from pyro_infocat.data.readers import of_archive
-from pyro_infocat.errors import UserError, attributed
+from pyro_infocat.errors import UserError, attributed, reason
 from pyro_infocat.evaluation import Tested, figures
 from pyro_infocat.evaluation.metrics import evaluate
+from pyro_infocat.instances import check_instances
 from pyro_infocat.loading import Run
 from pyro_infocat.parts import create, find, named
-from pyro_infocat.resolve import Given, Resolver, preset_of, preset_path, read_config
+from pyro_infocat.resolve import Given, Resolver, nearest, preset_of, preset_path, read_config
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.device import pick
 from pyro_infocat.runtime.randomness import random_states, restore_random
@@ -109,7 +111,7 @@ def check_parts(
         given, held = _array_data(data, labels, None, None)
         resolved, instances = _resolved("check_parts", given, preset, settings)
         device = pick(resolved.device)
-        found = (read_data(resolved) if held is None else held).to(device)
+        found = (read_data(resolved) if held is None else held).checked().to(device)
         pyro.set_rng_seed(resolved.seed)
         parts = Builder(resolved, found.facts, instances=instances).parts(device)
         observed = observation(resolved, parts.model.decoder.likelihood)
@@ -143,17 +145,18 @@ def run(
         if resume and first and out.is_dir():
             stack.enter_context(folder.locked())
         checkpoint = folder.reopen(settings) if resume else None
-        data = (read_data(settings) if data is None else data).to(device)
+        data = (read_data(settings) if data is None else data).checked().to(device)
         if checkpoint is not None:
             _check_data(checkpoint, data, out)
         pyro.set_rng_seed(settings.seed)
         builder = Builder(settings, data.facts, instances=instances)
         parts = builder.parts(device)
+        check_instances(settings, data.facts, parts, instances or {})
         metrics, plots = builder.several("metrics"), builder.several("figures")
         observed = observation(settings, parts.model.decoder.likelihood)
         try_parts(settings, parts, data.train, observed)
         if first:
-            for line in notes(settings, parts):
+            for line in notes(settings, parts, data.facts):
                 print(line)
             if checkpoint is None:
                 folder.create(settings)
@@ -163,6 +166,7 @@ def run(
 
         stack.enter_context(pyro.get_param_store().scope())
         stack.enter_context(pyro.validation_enabled(False))
+        stack.enter_context(torch.enable_grad())
         processes.join(device)
         if checkpoint is None and settings.starts > 1:
             checkpoint = best_start(settings, data, device, builder, folder, progress)
@@ -210,7 +214,7 @@ def read_data(settings: Settings, trust: Sequence[str] | None = None) -> DataSet
         data = reader.read()
         if not isinstance(data, DataSet):
             raise TypeError(f"read must return a DataSet, not {type(data).__name__}")
-        return data
+        return data.checked("reader", path)
 
 
 def _of_the_run(
@@ -237,6 +241,13 @@ def _of_the_run(
 def _check_data(checkpoint: Mapping[str, Any], data: DataSet, out: Path) -> None:
     """Refuse to go on with other images than the run's. Older checkpoints do not know theirs."""
     before, now = checkpoint.get("data"), data.fingerprint
+    shape = tuple(checkpoint.get("facts", {}).get("shape", data.facts.shape))
+    if shape != data.facts.shape:
+        raise UserError(
+            f"'{out}' was trained on images of shape {shape}, and these are of {data.facts.shape}; "
+            "give the same ones, or choose another --out",
+            "resume",
+        )
     if before is not None and before != now:
         raise UserError(
             f"'{out}' was trained on other images: {_images(before)}, and these are "
@@ -272,7 +283,15 @@ def _array_data(
 
 
 def _array(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    try:
+        return (
+            value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        )
+    except ValueError as error:
+        raise UserError(
+            f"cannot be made an array ({reason(error)}); give images and labels as two arguments",
+            "data",
+        ) from error
 
 
 def _resolved(
@@ -283,13 +302,16 @@ def _resolved(
         path = preset_of(default(DECLARED["data"]) if data is None else data)
     else:
         path = preset_path(str(preset)) if "." not in str(preset) else Path(preset)
-    below, _ = read_config(path)
+    below, unknown = read_config(path)
+    for line in unknown:
+        print(line, file=sys.stderr)
     given = [] if data in (None, IN_MEMORY) else [Given(("data",), data, "")]
     instances: dict[str, Any] = {}
     for name, value in settings.items():
         key = tuple(name.split("."))
         if key[0] not in DECLARED:
-            raise TypeError(f"{function}() has no setting '{name}'; see docs/settings.md")
+            listed = "Settings in pyro_infocat/settings.py"
+            raise TypeError(f"{function}() has no setting '{name}'; {nearest(name, listed)}")
         if name in SEVERAL:
             value = list(value) if isinstance(value, list | tuple) else [value]
             made = [_is_instance(one) for one in value]
@@ -340,7 +362,10 @@ def _plain_origin() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(error.told(lambda name: "preset" if name == "config" else name)) from error
+        # Without what it came of, which speaks of flags, and fills a notebook.
+        raise UserError(
+            error.told(lambda name: "preset" if name == "config" else name)
+        ) from error.__cause__
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pyro_infocat.catalogue import DATA_SETS, Facts, no_data_set
 from pyro_infocat.data import Observation, observe
 from pyro_infocat.data.archive import in_unit_interval
 from pyro_infocat.errors import UserError, reason
+from pyro_infocat.parts import UntrustedError
 from pyro_infocat.resolve import unknown_key
 from pyro_infocat.runtime.device import pick
 from pyro_infocat.runtime.randomness import evaluating
@@ -24,7 +25,7 @@ from pyro_infocat.settings import CONFIG, METRICS, Settings
 from pyro_infocat.storage.folder import RunFolder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained model and guide, in evaluation mode.
 
@@ -42,6 +43,10 @@ class Run:
     facts: Facts
     observation: Observation
     folder: Path
+
+    def __repr__(self) -> str:
+        guide, prior = type(self.guide).__name__, type(self.model.prior).__name__
+        return f"<Run '{self.folder}': {self.settings.data}, prior {prior}, guide {guide}>"
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -110,6 +115,8 @@ def load(folder: str | Path, device: str = "cpu", trust: str | Sequence[str] = (
         with torch.random.fork_rng(devices=[]):
             model, guide = builder.programs(there)
         observed = observation(settings, model.decoder.likelihood)
+    except UntrustedError as error:
+        raise UserError(f"'{config}': {error.told(lambda setting: setting)}") from error
     except UserError as error:
         raise UserError(
             f"'{config}' cannot be built ({error.told(lambda setting: setting)}); run where the "

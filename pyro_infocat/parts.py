@@ -4,9 +4,11 @@ A part is a class that a run is made of: a prior, a guide, a term of the objecti
 Nothing here imports torch; importing a part's module may.
 """
 
+import difflib
 import importlib
 import inspect
 import json
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,20 +54,28 @@ def named(path: str) -> type:
     return getattr(importlib.import_module(module), name)
 
 
+class UntrustedError(UserError):
+    """A class outside this project that nobody has said to trust."""
+
+
 def find(role: str, path: str, setting: str, trust: Sequence[str] | None = None) -> type:
     """The class of a dotted path, checked to be of its role before anything of it is called.
 
     :param setting: the setting that gave it, for the error.
     :param trust: modules outside this project that may be imported; None for any.
-    :raises UserError: where the path leads to no class of the role, cannot be imported, or may not.
+    :raises UserError: where the path leads to no class of the role, or cannot be imported.
+    :raises UntrustedError: where its module may not be imported.
     """
     base, remedy = named(ROLES[role].base), _remedy(role)
     module, _, name = path.rpartition(".")
     if not module or not all(map(str.isidentifier, path.split("."))):
-        raise UserError(f"'{path}' is no class; {remedy}", setting)
+        known = {name: f"{base.__module__}.{name}" for name in vars(sys.modules[base.__module__])}
+        near = difflib.get_close_matches(path, known, 1)
+        meant = f"did you mean {known[near[0]]}? Else " if near else ""
+        raise UserError(f"'{path}' is no class; {meant}{remedy}", setting)
     trusted = (*PACKAGES, *(trust or ()))
     if trust is not None and not any(f"{module}.".startswith(f"{one}.") for one in trusted):
-        raise UserError(
+        raise UntrustedError(
             f"'{path}' is code outside this project and was not imported; if you trust its author, "
             f"say so: --trust {module} or trust=['{module}']",
             setting,
@@ -309,9 +319,10 @@ def in_words(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def as_part(value: Any, setting: str) -> Part:
+def as_part(value: Any, setting: str, before: Part | None = None) -> Part:
     """A part from a path, a class, an instance, or names with values.
 
+    :param before: the part in whose place it comes: arguments without a class are for its class.
     :raises UserError: where it is none of these, or has no class path.
     """
     if isinstance(value, Part):
@@ -319,7 +330,8 @@ def as_part(value: Any, setting: str) -> Part:
     if isinstance(value, str):
         return Part(value)
     if isinstance(value, Mapping):
-        path, arguments = value.get("class_path"), value.get("init_args") or {}
+        arguments = value.get("init_args") or {}
+        path = value.get("class_path", before.class_path if before and arguments else None)
         if isinstance(path, str) and isinstance(arguments, Mapping) and set(value) <= KEYS:
             return Part(path, dict(arguments))
         raise UserError(

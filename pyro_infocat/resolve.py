@@ -5,7 +5,7 @@ Nothing here imports torch until :meth:`Resolver.settings` looks at the parts' c
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,6 +59,8 @@ class Given:
     :ivar source: what stands before the key in an error: ``--``, ``mine.yaml: ``, or nothing.
     :ivar replaces: whether it was typed by the user over a preset, rather than in a file.
     :ivar of_a_run: whether it is of a finished run's config, maybe of another version.
+    :ivar trusted: whether the user named the class or the file. The config of a folder that is
+        resumed is nobody's word.
     """
 
     key: tuple[str, ...]
@@ -66,6 +68,7 @@ class Given:
     source: str = FLAG
     replaces: bool = True
     of_a_run: bool = False
+    trusted: bool = True
 
 
 def preset_of(data: str) -> Path:
@@ -88,7 +91,16 @@ def preset_path(name: str) -> Path:
     return path
 
 
-def read_config(path: Path) -> tuple[list[Given], list[str]]:
+def config_path(text: str) -> Path:
+    """The file that --config names: a path, or a preset by name or as ``runs/NAME.yaml``."""
+    path = Path(text)
+    preset = PRESETS / f"{path.stem}.yaml"
+    bare = path.parts == (path.name,) and not path.suffix
+    named_so = bare or path.parts == ("runs", preset.name)
+    return preset if named_so and not path.exists() and preset.exists() else path
+
+
+def read_config(path: Path, trusted: bool = True) -> tuple[list[Given], list[str]]:
     """The values of a preset or of a run's config.yaml, and a line for each unknown key of a run's.
 
     :raises UserError: where it cannot be read, or has a key that is no setting and is no run's.
@@ -108,6 +120,10 @@ def read_config(path: Path) -> tuple[list[Given], list[str]]:
             f"{'nothing' if content is None else f'a {type(content).__name__}'}",
             "config",
         )
+    for key in ("config", "out", "resume", "print_config"):
+        # What earlier versions printed by --print_config holds these, which are no settings.
+        if content.get(key, "") in (None, False):
+            del content[key]
     of_a_run = MADE_BY in content or path.with_name(CHECKPOINT).exists()
     unknown = [key for key in content if key not in DECLARED and key != MADE_BY]
     if unknown and not of_a_run:
@@ -123,7 +139,9 @@ def read_config(path: Path) -> tuple[list[Given], list[str]]:
         }
         values = before | values
     source = f"{path}: "
-    given = [Given((name,), value, source, False, of_a_run) for name, value in values.items()]
+    given = [
+        Given((name,), value, source, False, of_a_run, trusted) for name, value in values.items()
+    ]
     return given, [unknown_key(path, key) for key in unknown]
 
 
@@ -132,25 +150,29 @@ def unknown_key(path: Path, key: str) -> str:
     return f"{path}: '{key}' is no setting of this version and was passed over"
 
 
-def nearest(name: str) -> str:
+def nearest(name: str, place: str = "--help") -> str:
     """The setting that was probably meant, and where all are listed."""
     near = difflib.get_close_matches(name, DECLARED, 1)
-    return f"did you mean {near[0]}? See --help" if near else "see --help"
+    return f"did you mean {near[0]}? See {place}" if near else f"see {place}"
 
 
 class Resolver:
     """Settings from given values, of which the later have the last word.
 
     :param given: in order.
+    :param trust: modules outside this project that the config of a resumed folder may name.
     :param source: what stands before a setting in an error where nothing given names it.
     :ivar notes: a line for each thing that was passed over.
+    :ivar scales: whether flags scale the schedules below them.
     :ivar in_memory: whether the data are given in Python, so that no setting names them.
     """
 
-    def __init__(self, given: Sequence[Given], source: str = FLAG) -> None:
-        self.given, self.source = given, source
+    def __init__(
+        self, given: Sequence[Given], source: str = FLAG, trust: Sequence[str] = ()
+    ) -> None:
+        self.given, self.source, self.trust = given, source, trust
         self.notes: list[str] = []
-        self.in_memory = False
+        self.in_memory, self.scales = False, True
 
     def origin(self, setting: str) -> str:
         """How an error names a setting: ``--prior.scale``, ``mine.yaml: epochs``, ``epochs``."""
@@ -184,7 +206,8 @@ class Resolver:
         for name, value in values.items():
             values[name] = conform(value, TYPES[name], name, DECLARED[name].metadata["limits"])
         check_schedules(values["schedules"])
-        values["schedules"] = self._scaled(values)
+        if self.scales:
+            values["schedules"] = self._scaled(values)
         if self.in_memory:
             values["data"] = IN_MEMORY
         elif "reader" not in self._given_keys():
@@ -203,24 +226,39 @@ class Resolver:
 
     def _part(self, role: str) -> Part | None:
         part: Part | None = default(DECLARED[role])
+        # Arguments that a run's config names, of maybe another version of the class.
+        recorded: set[str] = set()
         for one in self.given:
             if one.key[0] != role:
                 continue
             # --prior.init_args.scale is --prior.scale.
             inner = [name for name in one.key[1:] if name != "init_args"]
             if not inner:
-                new = None if one.value is None else as_part(read_text(one.value), role)
-                if new and one.replaces and part and not new.init_args:
-                    new = carried_over(role, part, new)
+                new = self._new(role, part, one) if read_text(one.value) is not None else None
+                recorded = set(new.init_args) if new and one.of_a_run else recorded
+                if new and not one.of_a_run:
+                    recorded -= set(as_part(read_text(one.value), role, part).init_args)
                 part = new
             elif part is None:
                 raise UserError(f"--{role} names no class that could take it", ".".join(one.key))
             else:
-                wanted = own_parameters(role, find(role, part.class_path, role))
+                wanted = own_parameters(role, self._find(role, part.class_path))
                 kind = wanted[inner[0]].annotation if inner[0] in wanted else NOTHING
                 value = typed(one.value, kind if len(inner) == 1 else NOTHING)
                 part = Part(part.class_path, put(part.init_args, inner, value))
-        return None if part is None else self._checked(role, part)
+                recorded.discard(inner[0])
+        if part is None and default(DECLARED[role]) is not None:
+            raise UserError("is no class; leave it out for the preset's", role, "null")
+        return None if part is None else self._checked(role, part, recorded)
+
+    def _new(self, role: str, part: Part | None, one: Given) -> Part:
+        """The part that a value names in the place of another one."""
+        new = as_part(read_text(one.value), role, part)
+        if part and new.class_path == part.class_path:
+            return Part(part.class_path, {**part.init_args, **new.init_args})
+        if part and one.replaces and not new.init_args:
+            return carried_over(role, part, new)
+        return new
 
     def _several(self, role: str) -> tuple[Part, ...]:
         chosen: Any = ()
@@ -236,20 +274,29 @@ class Resolver:
             read_text(one) for one in (chosen if isinstance(chosen, list | tuple) else [chosen])
         ]
         each = [part for one in read for part in (one if isinstance(one, list) else [one])]
-        return tuple(self._checked(role, as_part(one, role)) for one in each)
+        of_a_run = any(one.of_a_run and one.value is chosen for one in self.given)
+        parts = [as_part(one, role) for one in each]
+        return tuple(self._checked(role, one, one.init_args if of_a_run else ()) for one in parts)
 
-    def _checked(self, role: str, part: Part) -> Part:
-        """The part with a class of its role, arguments of their types, and every default."""
-        kind = find(role, part.class_path, role)
+    def _find(self, role: str, path: str) -> type:
+        """The class of a role; one that nobody but a resumed folder names has to be trusted."""
+        last = next((one for one in reversed(self.given) if one.key == (role,)), None)
+        return find(role, path, role, self.trust if last and not last.trusted else None)
+
+    def _checked(self, role: str, part: Part, recorded: Collection[str] = ()) -> Part:
+        """The part with a class of its role, arguments of their types, and every default.
+
+        :param recorded: arguments that are passed over where the class does not take them.
+        """
+        kind = self._find(role, part.class_path)
         wanted = own_parameters(role, kind)
-        of_a_run = any(one.of_a_run and one.key == (role,) for one in self.given)
         arguments = {}
         for name, value in part.init_args.items():
             setting = f"{role}.{name}"
             if name in wanted:
+                conform(value, wanted[name].annotation, setting)
                 arguments[name] = plain(value)
-                conform(arguments[name], wanted[name].annotation, setting)
-            elif of_a_run:
+            elif name in recorded:
                 note = f"{part.class_path} takes no '{name}' any more; it was passed over"
                 self.notes.append(f"{self.origin(setting)}: {note}")
             else:
@@ -309,8 +356,8 @@ def typed(value: Any, annotation: Any) -> Any:
 
 
 def read_text(value: Any) -> Any:
-    """What a part is given as on the command line: a dotted path, or YAML of names with values."""
-    return typed(value, Mapping)
+    """What a part is given as on the command line: a dotted path, null, or names with values."""
+    return None if isinstance(value, Text) and value == "null" else typed(value, Mapping)
 
 
 def put(held: Any, path: Sequence[str], value: Any) -> Any:

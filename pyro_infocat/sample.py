@@ -117,12 +117,7 @@ def write(options: Options) -> None:
 
 
 def _check(options: Options) -> None:
-    """Refuse a folder that is no run's, and flags that do not go together."""
-    if not (options.run / CONFIG).exists():
-        raise UserError(
-            f"'{options.run}' is not the folder of a run: it has no {CONFIG}; give the --out of a "
-            "run"
-        )
+    """Refuse flags that do not go together, and a folder that is no run's."""
     chosen = [name for name in ("categories", "reconstruct", "interpolate")
               if getattr(options, name) is not None]  # fmt: skip
     if len(chosen) > 1:
@@ -149,6 +144,11 @@ def _check(options: Options) -> None:
             "only samples have one; leave it out with --reconstruct and --interpolate",
             "temperature",
             options.temperature,
+        )
+    if not (options.run / CONFIG).exists():
+        raise UserError(
+            f"'{options.run}' is not the folder of a run: it has no {CONFIG}; give the --out of a "
+            "run"
         )
 
 

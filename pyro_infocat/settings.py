@@ -202,7 +202,10 @@ SEVERAL = tuple(name for name in ROLES if DECLARED[name].default == ())
 """The roles that any number of parts may have."""
 
 MACHINE = frozenset({"device", "data_root"})
-"""Settings about the machine, which a resumed run may change."""
+"""Settings about the machine, not the run."""
+
+AFTERWARDS = frozenset({"nll_samples", "metrics", "figures"})
+"""Settings that come into play when training is over."""
 
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
 HISTORY, METRICS = "history.jsonl", "metrics.json"

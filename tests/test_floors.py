@@ -34,7 +34,7 @@ FLOORS = (
     {"data", "views", "networks"},
     {"objective"},
     {"build", "evaluation"},
-    {"training", "checks"},
+    {"training", "checks", "instances"},
     {"experiment", "loading", "sampling"},
     {"cli"},
     {"run", "sample", "benchmark", "__main__"},

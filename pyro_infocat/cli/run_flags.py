@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -9,16 +10,24 @@ from pyro_infocat.catalogue import DATA_SETS
 from pyro_infocat.cli.command_line import HELP, Flag, shown, usage, words
 from pyro_infocat.errors import UserError
 from pyro_infocat.parts import find, in_words, own_parameters
-from pyro_infocat.resolve import Given, Resolver, preset_of, read_config
-from pyro_infocat.settings import DECLARED, ROLES, SEVERAL, Settings, default
+from pyro_infocat.resolve import Given, Resolver, config_path, preset_of, read_config
+from pyro_infocat.settings import CONFIG, DECLARED, ROLES, SEVERAL, Settings, default
 from pyro_infocat.storage.configuration import write_yaml
 
 MODULE = "pyro_infocat.run"
 
 OWN = {
-    "config": Flag(str, "FILE", "a preset, or the config.yaml of a finished run"),
+    "config": Flag(str, "FILE", "a preset by name or file, or the config.yaml of a run"),
     "out": Flag(str, "DIR", "the run's folder; runs/<preset or data>/seed<seed> when not given"),
-    "resume": Flag(bool, "true|false", "go on with the run in --out", False),
+    "resume": Flag(
+        bool,
+        "true|false",
+        "go on with the run in --out, whose settings hold but for the flags that are given",
+        False,
+    ),
+    "trust": Flag(
+        list[str], "MODULE ...", "with --resume: modules outside this project that --out may name"
+    ),
     "print_config": Flag(bool, "", "print all settings as YAML and do nothing", False),
 }
 """Flags that are no settings."""
@@ -77,6 +86,8 @@ def read(argv: Sequence[str] | None = None) -> Request:
                     after=AFTER))  # fmt: skip
         raise SystemExit(0)
     own: dict[str, str] = {}
+    trust: list[str] = []
+    several: dict[str, list[str]] = {}
     configs: list[Path] = []
     given: list[Given] = []
     for name, texts in words(argv, flags()):
@@ -88,24 +99,38 @@ def read(argv: Sequence[str] | None = None) -> Request:
             what = "file" if name == "config" else "folder"
             raise UserError(f"is empty; give a {what}, or leave it out for the default", name)
         if name == "config":
-            configs.append(Path(texts[0]))
+            configs.append(config_path(texts[0]))
+        elif name == "trust":
+            trust += texts
         elif name in OWN:
             own[name] = str(texts[0])
         else:
-            value: Any = list(texts) if name in SEVERAL else texts[0]
+            value: Any = texts[0]
+            if name in SEVERAL:
+                # --terms A --terms B are two.
+                several[name] = value = [*several.get(name, []), *texts]
             given.append(Given(tuple(name.split(".")), value))
     out = own.get("out")
     notes: list[str] = []
     below: list[Given] = []
+    resume = truth("resume", own)
     data = next((str(one.value) for one in reversed(given) if one.key == ("data",)), None)
-    if not configs:
+    scaled = True
+    if resume and out and not configs:
+        # Where it cannot be read, the folder is refused as no run's later on.
+        with suppress(UserError):
+            below, notes = read_config(Path(out) / CONFIG, trusted=False)
+            scaled = False
+    if not configs and not below:
         # Checked before its preset is looked for.
         Resolver(given).plain()
         below, _ = read_config(preset_of(data or default(DECLARED["data"])))
     for config in configs:
         found, unknown = read_config(config)
         below, notes = below + found, notes + unknown
-    resolver = Resolver([*below, *given])
+    resolver = Resolver([*below, *given], trust=trust)
+    # A resumed run's schedules are as its flags made them.
+    resolver.scales = scaled
     try:
         values = resolver.plain()
     except UserError as error:
@@ -115,7 +140,7 @@ def read(argv: Sequence[str] | None = None) -> Request:
         resolver,
         name,
         Path(out) if out else None,
-        truth("resume", own),
+        resume,
         truth("print_config", own),
         notes,
     )
@@ -123,7 +148,7 @@ def read(argv: Sequence[str] | None = None) -> Request:
 
 def truth(name: str, own: dict[str, str]) -> bool:
     """Whether a flag of true or false is on."""
-    text = own.get(name, "false")
+    text = own.get(name, "false").lower()
     if text not in ("true", "false"):
         raise UserError(f"expected true or false, not '{text}'", name)
     return text == "true"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_infocat.catalogue import Facts
+from pyro_infocat.errors import UserError
 
 Observation = Literal["binary", "grey"]
 """What the likelihood gets: pixels drawn as 0 or 1 with the grey level's chance, or grey levels."""
@@ -92,6 +93,30 @@ class DataSet:
         """
         splits = {"train": self.train, "test": self.test}
         return {name: [len(split), split.checksum()] for name, split in splits.items()}
+
+    def checked(self, setting: str = "data", value: object = None) -> "DataSet":
+        """Itself.
+
+        :param setting: what gave it, for the error, and the value of that.
+        :raises UserError: where a split's images are no bytes below its levels, or of another X.
+        """
+        for name, split in (("train", self.train), ("test", self.test)):
+            pixels, wanted = split.pixels, (len(split.labels), self.facts.features)
+            if pixels.dtype is not torch.uint8 or tuple(pixels.shape) != wanted:
+                raise UserError(
+                    f"the {name} split holds {pixels.dtype} of shape {tuple(pixels.shape)}; it "
+                    f"must hold torch.uint8 of shape {wanted}",
+                    setting,
+                    value,
+                )
+            if pixels.numel() and int(pixels.max()) >= split.levels:
+                raise UserError(
+                    f"the {name} split holds bytes up to {int(pixels.max())}; its {split.levels} "
+                    f"levels are 0 to {split.levels - 1}",
+                    setting,
+                    value,
+                )
+        return self
 
     def to(self, device: torch.device) -> "DataSet":
         """The same splits on a device."""

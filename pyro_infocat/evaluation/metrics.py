@@ -4,6 +4,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from pyro_infocat.errors import attributed
 from pyro_infocat.evaluation.clustering import clustering, in_use
 from pyro_infocat.evaluation.generation import generation
@@ -98,4 +100,5 @@ def evaluate(
 
 
 def _named(metric: Metric, value: float | Mapping[str, Any]) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {metric.name: value}
+    named = value if isinstance(value, Mapping) else {metric.name: value}
+    return {name: one.item() if isinstance(one, Tensor) else one for name, one in named.items()}

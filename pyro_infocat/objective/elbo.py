@@ -190,6 +190,11 @@ class InfoCatELBO(TraceEnum_ELBO):
             here = [term for term in wanted if ("category" in term.needs) is of_category]
             if of_category and here and category is None:
                 # Of the real examples, which are what normalising layers remember.
+                if not hasattr(guide, "category"):
+                    names = ", ".join(term.name for term in here)
+                    raise TypeError(
+                        f"{names} needs guide.category(x), as guides.guide.Guide has it"
+                    )
                 category = guide.category(x)
             with statistics_kept(model, guide):
                 terms |= {term.name: term(batch.only(term.needs)) for term in here}
@@ -281,13 +286,17 @@ class InfoCatELBO(TraceEnum_ELBO):
         return traces
 
 
+RESERVED = ("elbo", "objective", "epoch", "seconds", "validation_elbo", "learning_rate")
+"""Names that the history and the schedules use already."""
+
+
 def _check_declared(term: Term, signs: Mapping[str, int]) -> None:
     """Refuse a term whose declaration cannot be used."""
     kind = type(term).__name__
     name = getattr(term, "name", None)
     if not isinstance(name, str) or not name.isidentifier() or name.startswith("kl_"):
         raise ValueError(f"{kind}: its name must be a word and not begin with kl_, not {name!r}")
-    if name in signs or name in ("elbo", "objective", "epoch", "seconds", "validation_elbo"):
+    if name in signs or name in RESERVED:
         raise ValueError(f"{kind}: there is a term '{name}' already")
     if getattr(term, "sign", None) not in (1, -1):
         raise ValueError(f"{kind}: its sign must be 1 or -1")

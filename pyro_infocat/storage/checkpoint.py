@@ -49,8 +49,13 @@ def read(path: Path) -> dict[str, Any]:
         raise _corrupt(path, type(error).__name__) from error
     if not isinstance(checkpoint, dict) or not all(name in checkpoint for name in REQUIRED):
         raise _corrupt(path, "it lacks " + _missing(checkpoint))
-    for field, trouble in _troubles(checkpoint):
-        raise _corrupt(path, f"{field} {trouble}")
+    try:
+        found = next(_troubles(checkpoint), None)
+    # Of tensors that nothing can be computed with, and numbers beyond any float.
+    except Exception as error:
+        raise _corrupt(path, type(error).__name__) from error
+    if found:
+        raise _corrupt(path, " ".join(found))
     return checkpoint
 
 

@@ -63,7 +63,9 @@ def _wrong(what: str, place: Any) -> yaml.YAMLError:
 
 TAG = "tag:yaml.org,2002"
 FLOAT = r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"
-_Loader.add_implicit_resolver(f"{TAG}:bool", re.compile("^(true|false|True|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    f"{TAG}:bool", re.compile("^(true|false|True|False|TRUE|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(f"{TAG}:null", re.compile("^(~|null|)$"), ["~", "n", ""])
 _Loader.add_implicit_resolver(f"{TAG}:float", re.compile(f"^({FLOAT})$"), list("-+.0123456789"))
 _Loader.add_constructor(f"{TAG}:float", _Loader.construct_number)

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from pyro_infocat.errors import UserError
 from pyro_infocat.parts import conform, up_to_date
 from pyro_infocat.settings import (
+    AFTERWARDS,
     CHECKPOINT,
     CONFIG,
     DECLARED,
@@ -115,10 +116,10 @@ class RunFolder:
             )
         before = up_to_date(self.settings()[0], settings)
         for key, then, now in differences(before, settings):
-            if key not in MACHINE | {"epochs"}:
+            if key.partition(".")[0] not in MACHINE | AFTERWARDS | {"epochs"}:
                 raise UserError(
                     f"'{self.path}' was trained with {key} {then}, not {now}; go on with "
-                    f"{self._how_to_go_on()}, or choose another --out",
+                    f"--out {self.path} --resume true, or choose another --out",
                     "resume",
                 )
         spread = settings.anneal == "cosine" and "learning_rate" not in settings.schedules

@@ -1,16 +1,22 @@
-"""What a run says of its settings before it trains: flags that have no effect."""
+"""What a run says of its settings before it trains: what has no effect, or not the one meant."""
 
 from collections.abc import Iterator
 
 from guides.relaxed import Relaxed
 from models import CatVAE
 from pyro_infocat.build import Parts
+from pyro_infocat.catalogue import Facts
+from pyro_infocat.evaluation.likelihood import knows_its_density
 from pyro_infocat.settings import Settings
 from pyro_infocat.training.schedules import RATE, weighed_from
+from pyro_infocat.views import Affine
 
 
-def notes(settings: Settings, parts: Parts) -> Iterator[str]:
-    """A line for each."""
+def notes(settings: Settings, parts: Parts, facts: Facts) -> Iterator[str]:
+    """A line for each.
+
+    :param facts: of the data.
+    """
     name = f"--guide {settings.guide.class_path}"
     if not parts.bound.written_out(parts.model, parts.guide):
         program = name
@@ -19,6 +25,16 @@ def notes(settings: Settings, parts: Parts) -> Iterator[str]:
         yield (
             f"{program}: a Pyro program of its own, so the bound goes through Pyro, more slowly"
             + ("; --decoded does not apply" if settings.decoded else "")
+        )
+    if not knows_its_density(parts.model):
+        yield (
+            f"--model {settings.model.class_path}: has no log_joint of its own, so the nll is not "
+            "measured"
+        )
+    if facts.shape[0] == 1 and isinstance(parts.view, Affine):
+        yield (
+            f"--view {settings.view.class_path}: moves images, and the data are rows of "
+            f"{facts.features} numbers; --config mnist-blind knows nothing of images"
         )
     if isinstance(parts.guide, Relaxed):
         flags = {

@@ -139,7 +139,10 @@ class Schedule:
                 setattr(part, attribute, before)
 
     def _check_epochs(self) -> None:
-        """Refuse an epoch in which no term has a weight."""
+        """Refuse an epoch in which no term has a weight; sites of the user's own have one."""
+        model, guide = self.parts["model"][0], self.parts["guide"][0]
+        if not self.bound.written_out(model, guide):
+            return
         # From their last point on schedules are flat.
         points = [point for line in self.settings.schedules.values() for point in line]
         last = max((math.ceil(epoch) for epoch, _ in points), default=0)

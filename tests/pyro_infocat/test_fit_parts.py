@@ -48,6 +48,60 @@ def slow_but_the_first(cases: Mapping[str, object]) -> list[object]:
     ]
 
 
+# Instances that no config describes.
+
+
+class Scaled(Orthogonal):
+    """A function is no argument that a config can hold."""
+
+    def __init__(self, change: Callable[[float], float] = lambda height: height) -> None:
+        super().__init__(4)
+        self.change = change
+
+
+def moved() -> Affine:
+    view = Affine((6, 5), 0.1)
+    view.stretch = 0.5
+    return view
+
+
+def frozen() -> priors.Mixture:
+    prior = priors.Mixture(4, 3)
+    prior.mean.requires_grad_(False)
+    return prior
+
+
+def decoder_of_another() -> decoders.MLP:
+    return decoders.MLP(20, 30, likelihoods.GreyBernoulli(), [8])
+
+
+UNDESCRIBED: dict[str, tuple[dict[str, Any], str]] = {
+    "function": ({"prior": Scaled(lambda height: 2 * height)}, "prior Scaled: .* has change"),
+    "changed": ({"view": moved()}, "view Affine: .* stretch 0.5, and would have 0.1"),
+    "frozen": ({"prior": frozen()}, "prior Mixture: .* 'mean' is held fixed"),
+    "likelihood": (
+        {"decoder": decoder_of_another()},
+        "decoder MLP: .*'likelihood' is a GreyBernoulli, and would be a Gaussian",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "said"), UNDESCRIBED.values(), ids=UNDESCRIBED)
+def test_an_instance_that_no_config_describes(settings: dict[str, Any], said: str) -> None:
+    """It would be another one when the run is loaded."""
+    quick = {name: value for name, value in QUICK.items() if "decoder" not in name}
+    with pytest.raises(pic.UserError, match=said):
+        pic.fit(images(), out="mine", **quick, **settings)
+    assert not Path("mine").exists()
+
+
+def test_a_decoder_with_its_likelihood_is_described() -> None:
+    decoder = decoders.MLP(20, 30, likelihoods.Gaussian(0.5), [8])
+    quick = {name: value for name, value in QUICK.items() if "decoder" not in name}
+    run = pic.fit(images(), **quick, decoder=decoder)
+    assert pic.load(run.folder).model.decoder.network[0].out_features == 8
+
+
 # One part.
 
 WAYS: dict[str, object] = {
@@ -104,7 +158,7 @@ def test_another_class_keeps_the_presets_arguments_that_it_has_too() -> None:
 INSTANCES: dict[str, Callable[[], object]] = {
     "prior": lambda: Orthogonal(categories=4, delta=3),
     "likelihood": lambda: likelihoods.Gaussian(0.3),
-    "encoder": lambda: encoders.MLP(64, [7]),
+    "encoder": lambda: encoders.MLP(64, [7], norm=True),
     "decoder": lambda: decoders.MLP(20, 64, likelihoods.Gaussian(), [5]),
     "view": lambda: Affine((8, 8), stretch=0.05),
 }
@@ -132,6 +186,14 @@ def test_an_instance_is_used_and_not_trained_itself(role: str) -> None:
         assert made is not part
         shapes = [{k: v.shape for k, v in one.state_dict().items()} for one in (made, part)]
         assert shapes[0] == shapes[1]
+
+
+def test_two_networks_of_one_encoder_are_two() -> None:
+    """One would be trained by both q(c|x) and q(z|x,c), and be loaded as two."""
+    guide = pic.check_parts("digits", encoder=encoders.MLP(64, [7], norm=True)).guide
+    assert guide.encoder is not guide.latent_encoder
+    first, second = guide.encoder.state_dict(), guide.latent_encoder.state_dict()
+    assert {k: v.shape for k, v in first.items()} == {k: v.shape for k, v in second.items()}
 
 
 def test_a_guide_and_a_model_of_ones_own() -> None:
@@ -263,7 +325,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"prior": Square(), "prior.side": 3.0},
         "prior.side: prior is an instance; give it the argument",
     ),
-    "setting": ({"epoch": 3}, "fit() has no setting 'epoch'; see docs/settings.md"),
+    "setting": ({"epoch": 3}, "fit() has no setting 'epoch'; did you mean epochs? See Settings in"),
     "flag": ({"print_config": True}, "fit() has no setting 'print_config'"),
 }
 

@@ -153,11 +153,31 @@ def test_resuming_imports_no_class_that_the_folder_alone_names(
         "Path('imported').touch()\nclass Mine(Orthogonal): pass\n"
     )
     change(copy, "prior", class_path="sent_to_resume.Mine")
-    assert main([*SMALL, "--epochs", "1", "--out", str(copy), "--resume", "true"]) == 2
+    flags = [*SMALL, "--epochs", "1", "--out", str(copy), "--resume", "true"]
+    assert main(flags) == 2
+    error = capsys.readouterr().err
+    assert f"{copy / CONFIG}: prior: 'sent_to_resume.Mine' is code outside this project" in error
+    assert "--trust sent_to_resume" in error
+    assert error.count("\n") == 1
+    # Another class in its place is not that of the run.
+    assert main([*flags, "--prior", "models.priors.Orthogonal"]) == 2
     error = capsys.readouterr().err
     assert "prior.class_path sent_to_resume.Mine, not models.priors.Orthogonal" in error
     assert error.count("\n") == 1
     assert not Path("imported").exists()
+
+
+@pytest.mark.parametrize(
+    "named", [["--prior", "sent_and_named.Mine"], ["--trust", "sent_and_named"]]
+)
+def test_resuming_imports_a_class_that_the_user_names(
+    named: list[str], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(".")
+    text = "from models.priors import Orthogonal\nclass Mine(Orthogonal): pass\n"
+    Path("sent_and_named.py").write_text(text)
+    change(copy, "prior", class_path="sent_and_named.Mine")
+    assert main([*SMALL, "--epochs", "1", "--out", str(copy), "--resume", "true", *named]) == 0
 
 
 @pytest.mark.parametrize("part", USED)

@@ -101,3 +101,22 @@ class OtherWeights(Four):
 
     def component(self, c: Tensor) -> dist.Distribution:
         return normal(*c.shape, 4)
+
+
+class IgnoresItsCategories(Prior):
+    """Right for all K at once alone."""
+
+    def __init__(self) -> None:
+        super().__init__(10, 4)
+
+    def component(self, c: Tensor) -> dist.Distribution:
+        return normal(10, 4)
+
+
+class PlainTensor(Prior):
+    def __init__(self) -> None:
+        super().__init__(10, 4)
+        self.modes = torch.randn(10, 4)
+
+    def component(self, c: Tensor) -> dist.Distribution:
+        return dist.Normal(self.modes[c], 1.0).to_event(1)

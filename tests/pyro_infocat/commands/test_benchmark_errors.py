@@ -63,6 +63,7 @@ WRONG = {
     "no flag": ([PRESET, "--name", "a", "--epoch", "3"], "no such flag: --epoch 3"),
     "a preset's key": (["wrong.yaml"], "wrong.yaml: no such key 'epoch'; did you mean epochs?"),
     "a preset's value": (["many.yaml"], "many.yaml: epochs: expected a whole number, not 'many'"),
+    "a name that breaks a table": ([PRESET, "--name", "a|b"], "--name 'a|b': must have a letter"),
     "an empty name": ([PRESET, "--name", ""], "--name '': must have a letter or a digit in it"),
     "a name of signs": ([PRESET, "--name", "--"], "--name"),
     "one name for two": ([PRESET, PRESET, "--name", "a"], "two presets would share a row"),

@@ -65,6 +65,11 @@ WRONG = {
         "sample a --reconstruct test --interpolate 0 1",
         "error: --reconstruct: does not go with --interpolate",
     ),
+    "sample's number": (
+        "sample runs/none --number many",
+        "error: --number: expected a whole number, not 'many'",
+    ),
+    "no run": ("sample runs/none", "error: 'runs/none' is not the folder of a run: it has no"),
     "sample without a run": ("sample", "error: RUN is missing: the folder of a run; see --help"),
     "benchmark's limit": ("benchmark runs/digits.yaml --jobs 0", "error: --jobs 0"),
     "a run's limit": (

@@ -50,7 +50,7 @@ def said(*flags: str) -> list[str]:
     """The notes on a run of two epochs."""
     settings, _, _ = parse([*SMALL, "--epochs", "2", *flags])
     parts = Builder(settings, DATA_SETS["digits"]).parts(torch.device("cpu"))
-    return list(notes(settings, parts))
+    return list(notes(settings, parts, DATA_SETS["digits"]))
 
 
 @pytest.mark.parametrize(("flags", "note"), IDLE.values(), ids=IDLE)

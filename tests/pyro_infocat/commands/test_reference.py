@@ -34,7 +34,7 @@ def listed(role: str) -> dict[str, list[str]]:
 
 def test_every_setting_with_what_it_takes_and_its_default() -> None:
     found = rows(reference.reference())
-    assert list(found) == ["config", "out", "resume", "print_config", *DECLARED]
+    assert list(found) == ["config", "out", "resume", "trust", "print_config", *DECLARED]
     for name, declared in DECLARED.items():
         takes, usual, help = found[name]
         assert help == re.sub("([|<])", r"\\\1", declared.metadata["help"])

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -300,3 +301,14 @@ def test_a_place_of_ones_own(plain: Path) -> None:
         for suffix in ("npz", "png")
     }
     assert sorted(plain.rglob("*")) == before
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        sample.main(["--help"])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: python -m pyro_infocat.sample RUN ")
+    for one in fields(sample.Options):
+        title = "  RUN" if one.name == "run" else f"  --{one.name} "
+        assert printed.count(f"\n{title}") == 1, one.name

@@ -23,6 +23,11 @@ CLASSES = {
     ],
     "priors_that_do_not_fit.NeedsANumber": ["--prior.k", "needs a whole number here"],
     "priors_that_do_not_fit.NeedsAValue": ["--prior.k", "needs a value here"],
+    "priors_that_do_not_fit.IgnoresItsCategories": [
+        "p(z|c) has shape (10, 4) for c of shape (10, 1)",
+        "(10, 1, 4) would fit",
+    ],
+    "priors_that_do_not_fit.PlainTensor": ["'prior.modes' is a tensor", "self.register_buffer"],
     "priors_that_do_not_fit.OtherLatent": ["shape (10, 5)", "(10, 4) would fit"],
     "priors_that_do_not_fit.WithoutBatch": ["shape (4,)", "(10, 4)"],
     "priors_that_do_not_fit.Misspelt": ["NameError: name 'nothing' is not defined"],
@@ -136,6 +141,9 @@ CLASSES = {
     "readers_that_do_not_fit.Abstract": ["must define read"],
     "readers_that_do_not_fit.NeedsANumber": ["--reader.size", "needs a whole number here"],
     "readers_that_do_not_fit.ReadsNothing": ["read must return a DataSet, not NoneType"],
+    "readers_that_do_not_fit.GreyLevels": ["holds torch.float32 of shape (20, 64)", "uint8"],
+    "readers_that_do_not_fit.AnotherNumberOfPixels": ["of shape (20, 63)", "(20, 64)"],
+    "readers_that_do_not_fit.BeyondItsLevels": ["bytes up to 17", "17 levels are 0 to 16"],
     "readers_that_do_not_fit.Fails": ["FileNotFoundError", "images.raw"],
 }
 """Below tests/users_parts, and what the error says of each."""
@@ -190,7 +198,7 @@ def test_a_class_that_does_not_fit(path: str, said: list[str], refuse: Refuse) -
 
 MEASURES = {
     "metrics_that_do_not_fit.NameTaken": ["there is a metric 'accuracy' already"],
-    "metrics_that_do_not_fit.OfTensors": ["Tensor is not JSON serializable"],
+    "metrics_that_do_not_fit.OfTensors": ["a Tensor with 2 elements cannot be converted to Scalar"],
     "metrics_that_do_not_fit.Fails": ["ZeroDivisionError: division by zero"],
 }
 

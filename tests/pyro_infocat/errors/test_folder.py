@@ -91,7 +91,7 @@ def test_resume_under_another_configuration(
     before = contents(trained)
     error = refuse(*SMALL, "--epochs", "1", *flags, "--resume", "true", fresh=False)
     assert said in error
-    assert f"--config {OUT}/{CONFIG} --out {OUT}" in error
+    assert f"go on with --out {OUT} --resume true, or choose another --out" in error
     assert contents(trained) == before
 
 

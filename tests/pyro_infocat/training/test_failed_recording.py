@@ -66,6 +66,7 @@ class GPU:
 
     def __init__(self) -> None:
         self.stream, self.recording, self.invalid = "main", False, False
+        self.interrupted = False
         self.generator = Generator(self)
         gpu = self
 
@@ -84,6 +85,8 @@ class GPU:
                 trace: TracebackType | None,
             ) -> None:
                 gpu.recording = False
+                if gpu.interrupted:
+                    raise KeyboardInterrupt
                 if gpu.invalid:
                     # The recording ends, and nothing that follows its end is done.
                     raise RuntimeError("operation failed due to a previous error during capture")
@@ -153,12 +156,21 @@ def test_a_recording_that_fails_leaves_a_step_that_can_be_taken(
     assert capsys.readouterr().err == 2 * said
 
 
-def test_a_run_that_is_stopped_while_it_records_leaves_pytorch_as_it_was(gpu: GPU) -> None:
-    """As in a notebook, whose next cell goes on in this process."""
+@pytest.mark.parametrize("ending", [False, True])
+def test_a_run_that_is_stopped_while_it_records_leaves_pytorch_as_it_was(
+    ending: bool, gpu: GPU
+) -> None:
+    """As in a notebook, whose next cell goes on in this process.
+
+    PyTorch's own error at the end of the recording does not take the place of Ctrl-C.
+    """
 
     def take(index: Tensor) -> Terms:
         if gpu.recording:
-            gpu.fail(KeyboardInterrupt, "", invalidates=True)
+            gpu.interrupted = ending
+            if not ending:
+                gpu.fail(KeyboardInterrupt, "", invalidates=True)
+            return {}
         gpu.generator.draw()
         return {}
 

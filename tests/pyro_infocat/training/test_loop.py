@@ -116,6 +116,19 @@ def test_tensorboard_has_each_term_at_its_epoch() -> None:
         assert [value for _, value in points] == pytest.approx([row[name] for row in history])
 
 
+def test_tensorboard_forgets_epochs_that_a_resumed_run_has_anew() -> None:
+    """Such as one after which the run was killed, before its checkpoint was written."""
+    chosen = settings(epochs=2)
+    fit(chosen)
+    place = RunFolder(Path("out"))
+    checkpoint = place.checkpoint()
+    before = {"epoch": 1, "history": checkpoint["history"][:1]}
+    train(chosen, digits(), make_parts(chosen), place, checkpoint | before, progress=False)
+    events = EventAccumulator("out")
+    events.Reload()
+    assert [point.step for point in events.Scalars("elbo")] == [1, 2]
+
+
 def test_the_checkpoint_is_of_its_epoch_from_the_very_beginning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

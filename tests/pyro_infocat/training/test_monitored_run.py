@@ -80,7 +80,6 @@ def test_a_run_says_that_a_category_died(said: Said) -> None:
     assert not any("categories" in name for name in history[0])
 
 
-@pytest.mark.slow
 def test_a_run_judges_mergers_where_reconstruction_has_weight() -> None:
     fit(settings(epochs=4, schedules={"reconstruction": [[1, 0], [2, 1]]}))
     found = scalars("out")
@@ -148,6 +147,21 @@ def test_the_validation_share_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) 
     fit(chosen)
     fitted, _ = validation_split(digits().train, chosen)
     assert torch.equal(looked_at[0].pixels, fitted.pixels)
+
+
+def test_it_is_told_the_epochs_of_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a start, which ends before: at half time of the run lasting mergers are told."""
+    told: list[int] = []
+
+    def monitor(*arguments: Any) -> "Nothing":
+        told.append(arguments[-1])
+        return Nothing()
+
+    monkeypatch.setattr("pyro_infocat.training.loop.CollapseMonitor", monitor)
+    chosen, folder = settings(epochs=7), RunFolder(Path("out"))
+    folder.create(chosen)
+    train(chosen, digits(), make_parts(chosen), folder, until=1, progress=False)
+    assert told == [7]
 
 
 class Nothing:

@@ -74,10 +74,12 @@ def test_the_callers_indices_are_left_as_they_are(recorded: list[int]) -> None:
 
 
 def test_as_many_steps_are_taken_first_as_libraries_need(recorded: list[int]) -> None:
+    """With other constants too, by which other kernels may be chosen."""
     recorder = Recorder(Worker())
-    for number, index in enumerate(batches(WARM_UP + 2)):
-        assert len(recorded) == (number > WARM_UP)
-        recorder(index, "constants")
+    for before, constants in enumerate(("one", "two")):
+        for number, index in enumerate(batches(WARM_UP + 2)):
+            assert len(recorded) == before + (number > WARM_UP)
+            recorder(index, constants)
 
 
 @pytest.mark.parametrize("last", [[99], [97, 98, 99]])

@@ -200,7 +200,9 @@ def test_a_name_of_nothing() -> None:
         f"--schedules: nothing is called 'guide.temperature'; there are {there}, consistency, "
         "learning_rate, amount, moves; guides.relaxed.Gumbel has temperature"
     )
-    assert refuse(settings(schedules={"speed": [[0, 1.0]]})).endswith("learning_rate, moves")
+    for name in ("speed", "guide.moves"):
+        # No guide has moves.
+        assert refuse(settings(schedules={name: [[0, 1.0]]})).endswith("learning_rate, moves")
 
 
 def test_the_attribute_of_another_part() -> None:
