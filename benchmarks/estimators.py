@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +31,6 @@ from pyro_infocat.cli import run_flags
 from pyro_infocat.data.readers import digits
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.places import ROOT
-from pyro_infocat.training.loop import set_validation
 
 BATCH, EPOCHS = 100, 15
 RESULTS = ROOT / "benchmarks" / "results" / "estimators.json"
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="the results and their tables")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    set_validation(False)
+    pyro.enable_validation(False)
     settings, _, _ = run_flags.parse(run_flags.read([]))
     torch.manual_seed(0)
     data = digits()

@@ -17,13 +17,13 @@ import subprocess
 import sys
 import time
 
+import pyro
 import torch
 
 from benchmarks.documents import write
 from benchmarks.step_time import FEATURES, RESULTS, machine, parts, step
 from guides import Enumerated
 from pyro_infocat.objective import InfoCatELBO
-from pyro_infocat.training.loop import set_validation
 
 BATCH, HIDDEN = 128, 400
 ROWS = [(10, 0), (100, 0), (10, 2), (100, 2), (1000, 2)]
@@ -32,7 +32,7 @@ ROWS = [(10, 0), (100, 0), (10, 2), (100, 2), (1000, 2)]
 
 def measure(categories: int, decoded: int, device: str, steps: int) -> dict[str, float]:
     """Median milliseconds of a step, and the peak of memory in mebibytes."""
-    set_validation(False)
+    pyro.enable_validation(False)
     model, guide = parts(categories, HIDDEN, Enumerated, device)
     model.kl = "analytic"
     module = InfoCatELBO(decoded=decoded)(model, guide)

@@ -35,7 +35,7 @@ from models import CatVAE, decoders, likelihoods, priors
 from pyro_infocat.objective import InfoCatELBO, Terms
 from pyro_infocat.objective.terms import information_bound
 from pyro_infocat.places import ROOT
-from pyro_infocat.training.loop import adam, set_validation
+from pyro_infocat.training.loop import adam
 from pyro_infocat.training.step import Recorder
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -195,7 +195,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if torch.device(options.device).index is not None:
         torch.cuda.set_device(options.device)
-    set_validation(False)
+    pyro.enable_validation(False)
     results: dict[str, dict[str, float]] = {}
     print(f"{'ms a step':24}" + "".join(f"{n:>16}" for n in ("ours", "Pyro", "PyTorch", "soft")))
     for case, (categories, batch, hidden) in CASES.items():

@@ -17,10 +17,10 @@ from pyro_infocat import places
 from pyro_infocat.version import __version__
 
 if TYPE_CHECKING:
+    from pyro_infocat.api import check_parts, fit
     from pyro_infocat.data import DataSet, Reader
     from pyro_infocat.errors import UserError
     from pyro_infocat.evaluation import Metric, Plot, Tested
-    from pyro_infocat.experiment import check_parts, fit
     from pyro_infocat.loading import Run, load
     from pyro_infocat.objective import Batch, InfoCatELBO, Term
     from pyro_infocat.views import View
@@ -37,8 +37,8 @@ PUBLIC = {
     "Tested": "pyro_infocat.evaluation",
     "UserError": "pyro_infocat.errors",
     "View": "pyro_infocat.views",
-    "check_parts": "pyro_infocat.experiment",
-    "fit": "pyro_infocat.experiment",
+    "check_parts": "pyro_infocat.api",
+    "fit": "pyro_infocat.api",
     "load": "pyro_infocat.loading",
 }
 """What users of Python import from here, and where it is."""

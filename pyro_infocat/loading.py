@@ -76,7 +76,7 @@ class Run:
         if not len(grey):
             # PyTorch's distributions refuse a batch of none.
             return np.empty((0, self.guide.categories), np.float32)
-        x = torch.from_numpy(grey).reshape(len(grey), -1).to(device)
+        x = torch.from_numpy(grey).reshape(len(grey), -1).to(self.model.prior.logits)
         with evaluating(device, self.model, self.guide):
             found = [self.guide.category(observe(part, self.observation)).probs
                      for part in x.split(1000)]  # fmt: skip

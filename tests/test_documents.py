@@ -20,7 +20,6 @@ from benchmarks.tables import TABLES
 from pyro_infocat import benchmark, run, sample
 from pyro_infocat.cli.markdown import with_table
 from pyro_infocat.evaluation import figures, generation
-from pyro_infocat.training.loop import set_validation
 from tests.tiny import write_tiny_mnist
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +63,7 @@ def test_every_command_and_piece_of_code_runs(
                     assert not line or execute(line, tmp_path) == 0, line
             elif language == "python" and not code.startswith("# my_"):
                 exec(compile(code, page, "exec"), {})
-    set_validation(True)
+    pyro.enable_validation(True)
     pyro.clear_param_store()
 
 
@@ -84,7 +83,8 @@ def execute(line: str, folder: Path) -> int:
             return execute(shlex.join(["python", "-m", f"pyro_infocat.{command}", *flags]), folder)
         case ["python", "-m", "pyro_infocat.run", "--config", preset, *flags]:
             # A preset lies in the checkout, the config of a run that came before lies here.
-            config = preset if Path(preset).exists() else str(ROOT / preset)
+            there = Path(preset).exists() or "." not in preset
+            config = preset if there else str(ROOT / preset)
             return run.main(["--config", config, *flags, *BRIEF])
         case ["python", "-m", "pyro_infocat.run", *flags]:
             return run.main([*flags, *BRIEF])

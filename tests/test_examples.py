@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 import yaml
@@ -10,7 +11,6 @@ import yaml
 from examples.posterior_predictive import SHOWN, main
 from pyro_infocat import run
 from pyro_infocat.evaluation import figures, generation
-from pyro_infocat.training.loop import set_validation
 from tests.brief import SMALL
 
 
@@ -20,7 +20,7 @@ def made(out: Path, *flags: str) -> str:
         patch.setattr(figures, "draw", lambda *_: None)
         patch.setattr(generation, "JUDGE_EXAMPLES", 1)
         assert run.main([*SMALL, *flags, "--epochs", "1", "--out", str(out)]) == 0
-    set_validation(True)
+    pyro.enable_validation(True)
     return str(out)
 
 

@@ -35,7 +35,7 @@ FLOORS = (
     {"objective"},
     {"build", "evaluation"},
     {"training", "checks", "instances"},
-    {"experiment", "loading", "sampling"},
+    {"api", "experiment", "loading", "sampling"},
     {"cli"},
     {"run", "sample", "benchmark", "__main__"},
 )

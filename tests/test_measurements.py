@@ -9,17 +9,16 @@ import torch
 
 from benchmarks import estimators, growth, step_time
 from guides import Enumerated, Gumbel, SoftCode
-from pyro_infocat.training.loop import set_validation
 
 
 @pytest.fixture(autouse=True)
 def as_measured() -> Iterator[None]:
     """Without Pyro's checks of every value; the global state is put back."""
-    set_validation(False)
+    pyro.enable_validation(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-    set_validation(True)
+    pyro.enable_validation(True)
     pyro.clear_param_store()
 
 

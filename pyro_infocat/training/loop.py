@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -196,7 +195,8 @@ def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
 def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> dict[str, float]:
     """The terms that training left out for want of weight, on x (B, X), in nats per example.
 
-    Those that need a view or labels, which the last batch no longer has, stay out.
+    Those that need a view or labels, which the last batch no longer has, stay out. So does what is
+    not finite, which no history holds.
     """
     beside = [
         term
@@ -213,7 +213,7 @@ def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> di
         if beside:
             terms |= bound.beside(model, guide, x, beside)
     model.train(), guide.train()
-    return {name: term.item() / len(x) for name, term in terms.items()}
+    return {name: term.item() / len(x) for name, term in terms.items() if term.isfinite()}
 
 
 def diagnose(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> str | None:
@@ -314,9 +314,3 @@ def restore(
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
         restore_random(checkpoint["rng"], model.prior.logits.device)
         return list(checkpoint["history"])
-
-
-def set_validation(on: bool) -> None:
-    """Pyro's and PyTorch's checks of every value: on to try the parts, off in the loop."""
-    pyro.enable_validation(on)
-    torch.distributions.Distribution.set_default_validate_args(on)

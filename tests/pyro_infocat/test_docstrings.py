@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import pyro_infocat as pic
-from pyro_infocat import experiment
+from pyro_infocat import api
 
 pytestmark = [pytest.mark.usefixtures("brief"), pytest.mark.slow]
 
@@ -38,7 +38,7 @@ def test_no_other_docstring_of_the_module_has_examples() -> None:
     """It would not be run."""
     with_examples = {
         found.name.rpartition(".")[2]
-        for found in doctest.DocTestFinder().find(experiment)
+        for found in doctest.DocTestFinder().find(api)
         if found.examples
     }
     assert with_examples == {"fit", "check_parts"}

@@ -165,7 +165,7 @@ def test_a_preset_by_name_brings_its_own_data(monkeypatch: pytest.MonkeyPatch) -
     """As with --config; data that are given take its place."""
     parts = pic.check_parts("digits", preset="mnist-paper", starts=1)
     assert parts.model.decoder.likelihood.binary
-    monkeypatch.setattr("pyro_infocat.experiment.read_data", lambda settings: interrupt(settings))
+    monkeypatch.setattr("pyro_infocat.api.read_data", lambda settings: interrupt(settings))
     for data, wanted in ((None, "mnist"), ("fashion-mnist", "fashion-mnist")):
         with pytest.raises(KeyboardInterrupt) as stop:
             pic.check_parts(data, preset="mnist-paper")

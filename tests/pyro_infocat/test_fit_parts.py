@@ -18,6 +18,7 @@ from pyro_infocat.settings import CONFIG, Part
 from pyro_infocat.views import Affine
 from tests.brief import QUICK, SMALL
 from tests.runs import same_run
+from tests.users_parts.endless_term import Endless
 from tests.users_parts.guide_program import Mine
 from tests.users_parts.labelled_term import Supervised
 from tests.users_parts.measures import Fullest, PerLabel
@@ -275,6 +276,16 @@ def test_a_term_that_looks_at_labels() -> None:
     with pytest.raises(pic.UserError) as refusal:
         fit(images(), terms=[Supervised()])
     assert str(refusal.value) == "terms: supervised needs labels, and the data have none"
+
+
+def test_a_term_without_weight_need_not_be_finite() -> None:
+    """It is measured where it can be, and the run comes back."""
+    run = fit("digits", terms=Endless, out="mine")
+    assert "endless" not in run.history[0]
+    assert pic.load("mine").history == run.history
+    with pytest.raises(pic.UserError) as refusal:
+        fit("digits", terms=Endless, weights={"endless": 1.0})
+    assert "endless is inf on the first examples; it must be finite" in str(refusal.value)
 
 
 def test_a_reader_from_python() -> None:
