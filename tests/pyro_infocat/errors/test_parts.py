@@ -38,7 +38,7 @@ FLAGS = {
         ["--prior: expected a class path", "init_args: {...}"],
     ),
     "no part": (["--prior", ""], ["--prior: '' is no class", "such as models.priors.Orthogonal"]),
-    "null": (["--prior", "null"], ["--prior: 'null' is no class"]),
+    "null": (["--prior", "null"], ["--prior null: is no class"]),
     "K": (["--prior.categories", "0"], ["--prior", "categories must be at least 1, not 0"]),
     "negative K": (["--prior.categories", "-2"], ["--prior", "categories must be at least 1"]),
     "delta": (["--prior.delta", "0"], ["--prior", "delta must be at least 1, not 0"]),
