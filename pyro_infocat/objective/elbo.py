@@ -188,7 +188,9 @@ class InfoCatELBO(TraceEnum_ELBO):
         terms: Terms = {}
         for of_category in (False, True):
             here = [term for term in wanted if ("category" in term.needs) is of_category]
-            if of_category and here and category is None:
+            if not here:
+                continue
+            if of_category and category is None:
                 # Of the real examples, which are what normalising layers remember.
                 if not hasattr(guide, "category"):
                     names = ", ".join(term.name for term in here)
