@@ -19,6 +19,7 @@ from pyro_infocat.data.archive import checked
 from pyro_infocat.data.readers import of_archive
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.experiment import read_data, run
+from pyro_infocat.instances import check_instances
 from pyro_infocat.loading import Run
 from pyro_infocat.parts import named
 from pyro_infocat.resolve import Given, Resolver, nearest, preset_of, preset_path, read_config
@@ -102,6 +103,7 @@ def check_parts(
         parts = Builder(resolved, found.facts, instances=instances).parts(device)
         observed = observation(resolved, parts.model.decoder.likelihood)
         try_parts(resolved, parts, found.train, observed)
+        check_instances(resolved, found.facts, parts, instances)
         return parts
 
 

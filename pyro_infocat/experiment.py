@@ -65,10 +65,10 @@ def run(
         pyro.set_rng_seed(settings.seed)
         builder = Builder(settings, data.facts, instances=instances)
         parts = builder.parts(device)
-        check_instances(settings, data.facts, parts, instances or {})
         metrics, plots = builder.several("metrics"), builder.several("figures")
         observed = observation(settings, parts.model.decoder.likelihood)
         try_parts(settings, parts, data.train, observed)
+        check_instances(settings, data.facts, parts, instances or {})
         if first:
             for line in notes(settings, parts, data.facts):
                 print(line)

@@ -93,6 +93,8 @@ def test_an_instance_that_no_config_describes(settings: dict[str, Any], said: st
     quick = {name: value for name, value in QUICK.items() if "decoder" not in name}
     with pytest.raises(pic.UserError, match=said):
         pic.fit(images(), out="mine", **quick, **settings)
+    with pytest.raises(pic.UserError, match=said):
+        pic.check_parts(images(), **quick, **settings)
     assert not Path("mine").exists()
 
 
