@@ -303,10 +303,17 @@ def marked(row: dict[str, Any], current: Mapping[str, str] | None = None) -> Ite
     now = (current or {}).get(row["name"])
     if now is None and preset.is_file():
         now = recipe(preset, row.get("flags", []))
-    if now is not None and row.get("recipe") != now:
+    then = row.get("recipe")
+    if now is not None and (then is None or _in_any_precision(then) != _in_any_precision(now)):
         yield CHANGED
     if len(versions(row["runs"])) > 1:
         yield MIXED
+
+
+def _in_any_precision(recipe: str) -> str:
+    """A recipe without the precision, which a machine chooses: each run's metrics say which."""
+    lines = recipe.splitlines()
+    return "\n".join(line for line in lines if not line.startswith("precision:"))
 
 
 def versions(runs: Sequence[dict[str, Any]]) -> list[str]:

@@ -6,6 +6,7 @@ The command line (:mod:`pyro_infocat.run`) and :func:`pyro_infocat.fit` both end
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from pyro_infocat.loading import Run
 from pyro_infocat.parts import create, find
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.device import pick
-from pyro_infocat.settings import Settings
+from pyro_infocat.runtime.precision import PRECISIONS, fastest
+from pyro_infocat.settings import CONFIG, Settings
 from pyro_infocat.storage.folder import RunFolder
 from pyro_infocat.training.loop import train
 from pyro_infocat.training.notes import notes
@@ -54,10 +56,12 @@ def run(
         # What is called float32 is: its default rounds convolutions' inputs to ten bits.
         for layers in ("conv", "rnn"):
             getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
-    folder, first = RunFolder(out), processes.rank() == 0
+    folder, first, said = RunFolder(out), processes.rank() == 0, []
     with ExitStack() as stack:
         if resume and first and out.is_dir():
             stack.enter_context(folder.locked())
+        if settings.precision == "auto":
+            settings, said = _precise(settings, folder if resume else None, device)
         checkpoint = folder.reopen(settings) if resume else None
         data = (read_data(settings) if data is None else data).checked().to(device)
         if checkpoint is not None:
@@ -70,7 +74,7 @@ def run(
         try_parts(settings, parts, data.train, observed)
         check_instances(settings, data.facts, parts, instances or {})
         if first:
-            for line in notes(settings, parts, data.facts):
+            for line in [*said, *notes(settings, parts, data.facts)]:
                 print(line)
             if checkpoint is None:
                 folder.create(settings)
@@ -82,6 +86,10 @@ def run(
         stack.enter_context(pyro.validation_enabled(False))
         stack.enter_context(torch.enable_grad())
         processes.join(device)
+        # The first process's machine may be another than this one.
+        chosen = torch.tensor(PRECISIONS.index(settings.precision), device=device)
+        chosen = processes.shared(chosen)
+        settings = replace(settings, precision=PRECISIONS[int(chosen)])
         if checkpoint is None and settings.starts > 1:
             checkpoint = best_start(settings, data, device, builder, folder, progress)
         history = train(settings, data, parts, folder, checkpoint, progress=progress)
@@ -99,6 +107,21 @@ def run(
             figures.draw(tested, out / "figures", plots)
             _say(out, result)
     return Run(model, guide, settings, data.facts, observed, out)
+
+
+def _precise(
+    settings: Settings, resumed: RunFolder | None, device: torch.device
+) -> tuple[Settings, list[str]]:
+    """The settings with the precision that ``auto`` stands for, and a line that says so.
+
+    A run goes on in the precision that it began in, on whatever machine.
+    """
+    if resumed is not None and (resumed.path / CONFIG).exists():
+        kept = resumed.settings()[0].precision
+        if kept != "auto":
+            return replace(settings, precision=kept), []
+    chosen, why = fastest(device)
+    return replace(settings, precision=chosen), [f"--precision auto: {chosen}; {why}"]
 
 
 def _say(out: Path, result: Mapping[str, Any]) -> None:
@@ -141,6 +164,7 @@ def _of_the_run(
         "train_seconds": seconds,
         "examples_per_second": len(history) * len(data.train) / seconds,
         "device": str(device),
+        "precision": settings.precision,
         "seed": settings.seed,
         "versions": {
             "python": platform.python_version(),

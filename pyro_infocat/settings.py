@@ -145,8 +145,10 @@ class Settings:
         "without bias; 0: all",
         least=0,
     )
-    precision: Literal["float32", "bfloat16"] = setting(
-        "float32", "what the networks compute in while training; the bound is always in float32"
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "float32",
+        "what the networks compute in while training, the bound always in float32; auto: whichever "
+        "is faster on this machine",
     )
     compile: bool = setting(False, "compile the networks (torch.compile)")
     graph: bool = setting(

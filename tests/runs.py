@@ -30,6 +30,7 @@ METRIC_KEYS = SHARES | {
     "train_seconds",
     "examples_per_second",
     "device",
+    "precision",
     "seed",
     "versions",
     "made_by",

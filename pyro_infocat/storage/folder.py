@@ -1,5 +1,6 @@
 """A run's folder: settings, checkpoint, history and metrics, each written whole or not at all."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -222,7 +223,12 @@ class RunFolder:
 
 
 def differences(before: Settings, now: Settings) -> Iterator[tuple[str, Any, Any]]:
-    """Each setting that differs, as flags name it, with both values; None where there is none."""
+    """Each setting that differs, as flags name it, with both values; None where there is none.
+
+    A precision of ``auto`` stands for whichever a run began in.
+    """
+    if now.precision == "auto":
+        now = dataclasses.replace(now, precision=before.precision)
     first, second = flat(before.as_dict()), flat(now.as_dict())
     for key in first | second:
         if first.get(key) != second.get(key):
