@@ -16,7 +16,7 @@ from pyro_infocat.catalogue import IN_MEMORY
 from pyro_infocat.checks import try_parts
 from pyro_infocat.data import DataSet
 from pyro_infocat.data.archive import checked
-from pyro_infocat.data.readers import of_archive
+from pyro_infocat.data.images import of_archive
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.experiment import read_data, run
 from pyro_infocat.instances import check_instances

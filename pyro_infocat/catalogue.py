@@ -1,8 +1,37 @@
-"""The data sets that ``--data`` knows by name. Nothing here imports torch."""
+"""What a model must know of data, and the data sets by name. Nothing here imports torch."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pyro_infocat.errors import UserError
+
+KINDS = ("real", "count", "binary", "category")
+"""What a column of a table may hold."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, and how its values stand in x.
+
+    :ivar kind: ``real`` numbers are standardised; a ``count`` stands as it is; ``binary`` is 0 or
+        1; a ``category`` has a feature of 0 or 1 for each of its values.
+    :ivar values: of a category or a binary column, as the table writes them.
+    :ivar mean: of a real column's numbers, or of log(1 + count).
+    :ivar scale: their standard deviation.
+    """
+
+    name: str
+    kind: str
+    values: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """How many features of x it takes."""
+        return len(self.values) if self.kind == "category" else 1
 
 
 @dataclass(frozen=True)
@@ -10,20 +39,69 @@ class Facts:
     """What a model must know of a data set.
 
     :ivar preset: the preset in runs/ that it is trained with where no --config is given.
-    :ivar shape: (height, width) of an image.
-    :ivar levels: number of grey levels.
+    :ivar shape: (height, width) of a grey image, (3, height, width) of one in colour; (X,) of a
+        row of a table.
+    :ivar levels: number of levels of a pixel; 0 of what is no image.
     :ivar classes: a name for each label; none for data without labels.
+    :ivar columns: of a table.
     """
 
     preset: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     levels: int
     classes: tuple[str, ...]
+    columns: tuple[Column, ...] = ()
+
+    @classmethod
+    def of(cls, held: Mapping[str, Any]) -> "Facts":
+        """From plain values, as a checkpoint holds them.
+
+        :raises TypeError: where they are no facts.
+        """
+        facts = cls(**held)
+        plain: Any = facts.columns
+        columns = tuple(Column(**one) for one in plain)
+        facts = replace(facts, columns=columns)
+        right = (
+            isinstance(facts.preset, str)
+            and isinstance(facts.shape, tuple)
+            and len(facts.shape) > 0
+            and all(type(size) is int and size > 0 for size in facts.shape)
+            and type(facts.levels) is int
+            and (facts.levels == 0 or facts.levels > 1)
+            and _are_words(facts.classes)
+            and all(map(_is_column, columns))
+            and (not columns or sum(one.width for one in columns) == facts.features)
+        )
+        if not right:
+            raise TypeError("no facts of data")
+        return facts
 
     @property
     def features(self) -> int:
-        """X, the pixels of an image."""
-        return self.shape[0] * self.shape[1]
+        """X, the numbers of an example."""
+        return math.prod(self.shape)
+
+    @property
+    def images(self) -> bool:
+        """Whether an example can be shown as a picture."""
+        return self.levels > 0
+
+
+def _are_words(held: Any) -> bool:
+    return isinstance(held, tuple) and all(isinstance(word, str) for word in held)
+
+
+def _is_column(column: Column) -> bool:
+    numbers = (column.mean, column.scale)
+    return (
+        isinstance(column.name, str)
+        and column.kind in KINDS
+        and _are_words(column.values)
+        and (column.kind != "category" or len(column.values) > 0)
+        and all(type(one) is float and math.isfinite(one) for one in numbers)
+        and column.scale > 0
+    )
 
 
 CLOTHES = (
@@ -37,9 +115,6 @@ DATA_SETS = {
     "fashion-mnist": Facts("fashion", (28, 28), 256, CLOTHES),
 }
 
-ARCHIVE, OWN_PRESET = ".npz", "digits"
-"""How the file name of one's own images ends; the preset for them."""
-
 IN_MEMORY = "array"
 """The setting ``data`` of a run whose data were given in Python."""
 
@@ -50,7 +125,7 @@ def no_data_set(name: str) -> UserError:
         text = "the run's data were arrays given in Python, which no command line has; give --data"
     else:
         text = (
-            f"no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give an {ARCHIVE} "
+            f"no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give an .npz "
             "of your own images"
         )
     return UserError(text, "data")

@@ -17,17 +17,17 @@ import torchvision
 from pyro_infocat.build import Builder, observation
 from pyro_infocat.checks import try_parts
 from pyro_infocat.data import DataSet, Reader
-from pyro_infocat.data import load as load_data
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation import Tested, figures
 from pyro_infocat.evaluation.metrics import evaluate
 from pyro_infocat.instances import check_instances
+from pyro_infocat.kinds import kind_of
 from pyro_infocat.loading import Run
 from pyro_infocat.parts import create, find
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.device import pick
 from pyro_infocat.runtime.precision import PRECISIONS, fastest
-from pyro_infocat.settings import CONFIG, Settings
+from pyro_infocat.settings import CONFIG, Part, Settings
 from pyro_infocat.storage.folder import RunFolder
 from pyro_infocat.training.loop import train
 from pyro_infocat.training.notes import notes
@@ -56,7 +56,8 @@ def run(
         # What is called float32 is: its default rounds convolutions' inputs to ten bits.
         for layers in ("conv", "rnn"):
             getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
-    folder, first, said = RunFolder(out), processes.rank() == 0, []
+    folder, first = RunFolder(out), processes.rank() == 0
+    said: list[str] = []
     with ExitStack() as stack:
         if resume and first and out.is_dir():
             stack.enter_context(folder.locked())
@@ -140,18 +141,28 @@ def read_data(settings: Settings, trust: Sequence[str] | None = None) -> DataSet
     :param trust: modules outside this project that a reader may be of; None for any.
     :raises UserError: where they cannot be read.
     """
-    root = Path(settings.data_root)
+    reader = reader_of(settings, trust)
     if settings.reader is None:
-        return load_data(settings.data, root)
+        return reader.read()
     path = settings.reader.class_path
-    kind = find("reader", path, "reader", trust)
-    given = {"data": settings.data, "data_root": root}
-    reader: Reader = create("reader", kind, settings.reader, given)
     with attributed("reader", path):
         data = reader.read()
         if not isinstance(data, DataSet):
             raise TypeError(f"read must return a DataSet, not {type(data).__name__}")
         return data.checked("reader", path)
+
+
+def reader_of(settings: Settings, trust: Sequence[str] | None = None) -> Reader:
+    """What reads the data that settings name: the user's reader, or that of their kind.
+
+    :param trust: see :func:`read_data`.
+    :raises UserError: where there is none.
+    """
+    part = settings.reader or Part(kind_of(settings.data).reader)
+    kind = find("reader", part.class_path, "reader", trust)
+    given = {"data": settings.data, "data_root": Path(settings.data_root)}
+    reader: Reader = create("reader", kind, part, given)
+    return reader
 
 
 def _of_the_run(

@@ -1,6 +1,5 @@
 """A finished run, back in memory."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from pyro_infocat.parts import UntrustedError
 from pyro_infocat.resolve import unknown_key
 from pyro_infocat.runtime.device import pick
 from pyro_infocat.runtime.randomness import evaluating
-from pyro_infocat.settings import CONFIG, METRICS, Settings
+from pyro_infocat.settings import CHECKPOINT, CONFIG, Settings
+from pyro_infocat.storage.checkpoint import check_kinds
 from pyro_infocat.storage.folder import RunFolder
 
 
@@ -51,8 +51,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds; empty where the run was stopped before it."""
-        path = self.folder / METRICS
-        return json.loads(path.read_text()) if path.exists() else {}
+        return RunFolder(self.folder).metrics()
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -122,6 +121,8 @@ def load(folder: str | Path, device: str = "cpu", trust: str | Sequence[str] = (
             f"'{config}' cannot be built ({error.told(lambda setting: setting)}); run where the "
             "classes that it names can be imported, or write there where they are now"
         ) from error
+    for field, program in (("model", model), ("guide", guide)):
+        check_kinds(place.path / CHECKPOINT, field, checkpoint[field], program)
     try:
         model.load_state_dict(checkpoint["model"])
         guide.load_state_dict(checkpoint["guide"])
@@ -140,7 +141,7 @@ def load(folder: str | Path, device: str = "cpu", trust: str | Sequence[str] = (
 def _facts(checkpoint: Mapping[str, Any], settings: Settings) -> Facts:
     """What the data of a run were like."""
     if "facts" in checkpoint:
-        return Facts(**checkpoint["facts"])
+        return Facts.of(checkpoint["facts"])
     # Checkpoints of before say nothing of the data, which were a set with a name.
     if settings.data not in DATA_SETS:
         raise no_data_set(settings.data)

@@ -15,8 +15,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from pyro_infocat.catalogue import ARCHIVE, DATA_SETS, IN_MEMORY, OWN_PRESET, no_data_set
+from pyro_infocat.catalogue import IN_MEMORY
 from pyro_infocat.errors import UserError, reason
+from pyro_infocat.kinds import IMAGES, kind_of
 from pyro_infocat.parts import (
     NOTHING,
     as_part,
@@ -72,11 +73,16 @@ class Given:
 
 
 def preset_of(data: str) -> Path:
-    """What a data set is trained with where no --config is given.
+    """What data are trained with where no --config is given.
+
+    Of data that only a reader of the user's own knows, the images' preset.
 
     :raises UserError: where the preset is missing.
     """
-    return preset_path(DATA_SETS[data].preset if data in DATA_SETS else OWN_PRESET)
+    kind = IMAGES
+    with suppress(UserError):
+        kind = kind_of(data)
+    return preset_path(kind.preset)
 
 
 def preset_path(name: str) -> Path:
@@ -85,7 +91,7 @@ def preset_path(name: str) -> Path:
     :raises UserError: where there is none.
     """
     path = PRESETS / f"{name}.yaml"
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for too long a name.
         there = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
         raise UserError(f"no preset '{name}' ('{path}'); there are {there or 'none'}")
     return path
@@ -97,7 +103,9 @@ def config_path(text: str) -> Path:
     preset = PRESETS / f"{path.stem}.yaml"
     bare = path.parts == (path.name,) and not path.suffix
     named_so = bare or path.parts == ("runs", preset.name)
-    return preset if named_so and not path.exists() and preset.exists() else path
+    # Path.exists raises for too long a name.
+    found = os.path.exists(path) or not os.path.exists(preset)
+    return preset if named_so and not found else path
 
 
 def read_config(path: Path, trusted: bool = True) -> tuple[list[Given], list[str]]:
@@ -211,7 +219,7 @@ class Resolver:
         if self.in_memory:
             values["data"] = IN_MEMORY
         elif "reader" not in self._given_keys():
-            check_data(values["data"])
+            kind_of(values["data"])
         return values
 
     def settings(self) -> Settings:
@@ -377,15 +385,6 @@ def carried_over(role: str, old: Part, new: Part) -> Part:
             conform(value, wanted[name].annotation, role)
             kept[name] = value
     return Part(new.class_path, kept)
-
-
-def check_data(name: str) -> None:
-    """Refuse a name that is no data set's, and an archive that is not there."""
-    if name.endswith(ARCHIVE):
-        if not os.path.isfile(name):  # Path.is_file raises for too long a name.
-            raise UserError(f"no file '{name}'; give an {ARCHIVE} of your own images", "data")
-    elif name not in DATA_SETS:
-        raise no_data_set(name)
 
 
 def check_schedules(schedules: Mapping[str, Sequence[Sequence[float]]]) -> None:

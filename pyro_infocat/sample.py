@@ -15,6 +15,9 @@ from pyro_infocat.settings import CONFIG, MOST_SEED, setting
 
 MODULE = "pyro_infocat.sample"
 
+MOST_DRAWN = 100
+"""Images across and down of a PNG; the .npz holds all."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -85,35 +88,36 @@ def write(options: Options) -> None:
             root = Path(options.data_root or run.settings.data_root)
             images = sampling.read_images(run, options.reconstruct, root, number, trust)
             name, arrays = "reconstructions", sampling.reconstruct(run, images)
-            rows = torch.cat([arrays["original"], arrays["x"]])
-            columns = len(images)
+            grid = torch.stack([arrays["original"], arrays["x"]])
         elif options.interpolate:
             name, arrays = (
                 "interpolation",
                 sampling.interpolate(run, options.interpolate, number),
             )
-            rows, columns = arrays["x"], number
+            grid = arrays["x"].unsqueeze(0)
         else:
             name, arrays = (
                 "samples",
                 sampling.conditional(run, options.categories, number, options.temperature),
             )
-            rows, columns = arrays["x"], number
+            grid = arrays["x"].unflatten(0, (-1, number))
     out = options.out or options.run / "samples"
     numbers: Any = {key: value.cpu().numpy() for key, value in arrays.items()}
-    pictures = rows.clamp(0, 1).reshape(-1, 1, *run.facts.shape)
+    drawn = grid[:MOST_DRAWN, :MOST_DRAWN]
+    pictures = drawn.clamp(0, 1).reshape(-1, 1, *run.facts.shape)
     enlarged = torch.nn.functional.interpolate(pictures, scale_factor=4, mode="nearest")
     try:
         out.mkdir(parents=True, exist_ok=True)
         np.savez(out / f"{name}.npz", **numbers)
-        save_image(enlarged, out / f"{name}.png", nrow=columns, padding=4, pad_value=1)
+        save_image(enlarged, out / f"{name}.png", nrow=drawn.shape[1], padding=4, pad_value=1)
     except OSError as error:
         raise UserError(
             f"cannot write '{error.filename or out}' ({error.strerror}); choose a folder that can "
             "be written",
             "out",
         ) from error
-    print(f"{out / name}.png and .npz")
+    some = "" if drawn.shape == grid.shape else f" (the first {MOST_DRAWN} across and down drawn)"
+    print(f"{out / name}.png and .npz{some}")
 
 
 def _check(options: Options) -> None:

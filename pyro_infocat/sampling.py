@@ -150,6 +150,11 @@ def _read_array(path: Path) -> np.ndarray:
     if isinstance(content, np.ndarray):
         return content
     with content:
+        if len(content.files) > 1:
+            raise ValueError(
+                f"it holds {', '.join(content.files)}, and one array is reconstructed; "
+                "python -m pyro_infocat.categorise takes them all"
+            )
         name = content.files[0]
         array = content[name]
     if not isinstance(array, np.ndarray):

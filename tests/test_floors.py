@@ -28,16 +28,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     {
-        *("errors", "places", "version", "settings", "catalogue"),
+        *("errors", "places", "version", "settings", "catalogue", "kinds"),
         *("parts", "resolve", "storage", "runtime"),
     },
     {"data", "views", "networks"},
     {"objective"},
     {"build", "evaluation"},
     {"training", "checks", "instances"},
-    {"api", "experiment", "loading", "sampling"},
+    {"api", "experiment", "loading", "sampling", "assignment"},
     {"cli"},
-    {"run", "sample", "benchmark", "__main__"},
+    {"run", "sample", "categorise", "benchmark", "__main__"},
 )
 """The packages and modules of pyro_infocat, from the bottom."""
 

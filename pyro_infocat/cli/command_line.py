@@ -121,7 +121,8 @@ def parse(
 ) -> tuple[Options, list[str]]:
     """The options of a command, and the flags that it passes on.
 
-    :param command: a dataclass of settings; the field marked ``positional`` takes bare words.
+    :param command: a dataclass of settings; each field marked ``positional`` takes a bare word, the
+        last one all that are left.
     :param module: as in ``python -m MODULE``.
     :param others: flags that the command passes on to another one.
     :raises UserError: for anything that the user gave wrong.
@@ -133,18 +134,19 @@ def parse(
         name: Flag(types[name], shown(types[name]), one.metadata["help"], value_of(one))
         for name, one in declared.items()
     }
-    bare = next((n for n, one in declared.items() if one.metadata.get("positional")), None)
+    bare = [name for name, one in declared.items() if one.metadata.get("positional")]
     if set(HELP) & set(argv):
         print(usage(module, (command.__doc__ or "").split("\n")[0], flags, bare))
         raise SystemExit(0)
-    named = {name: flag for name, flag in flags.items() if name != bare}
+    named = {name: flag for name, flag in flags.items() if name not in bare}
     given: dict[str, list[Text]] = {}
     passed: list[str] = []
-    for name, texts in words(argv, {**(others or {}), **named}, positional=bare is not None):
-        if name is None and bare is None:
+    for name, texts in words(argv, {**(others or {}), **named}, positional=bool(bare)):
+        if name is None and not bare:
             raise UserError(f"no such flag: {texts[0]}; see --help")
         if name is None:
-            given.setdefault(str(bare), []).extend(texts)
+            place = next((one for one in bare if one not in given), bare[-1])
+            given.setdefault(place, []).extend(texts)
         elif name in named:
             given[name] = texts
         else:
@@ -195,17 +197,17 @@ def shown(annotation: Any) -> str:
 
 
 def usage(
-    module: str, says: str, flags: Mapping[str, Flag], bare: str | None = None, after: str = ""
+    module: str, says: str, flags: Mapping[str, Flag], bare: Sequence[str] = (), after: str = ""
 ) -> str:
     """The text of ``--help``."""
     width = min(shutil.get_terminal_size().columns, 100)
     lines = [
-        f"usage: python -m {module}{f' {bare.upper()}' if bare else ''} [--FLAG VALUE ...]",
+        " ".join(["usage: python -m", module, *map(str.upper, bare), "[--FLAG VALUE ...]"]),
         "",
     ]
     lines += [*textwrap.wrap(says, width), ""]
     for name, flag in flags.items():
-        title = name.upper() if name == bare else f"--{name} {flag.values}"
+        title = name.upper() if name in bare else f"--{name} {flag.values}"
         ends = "" if flag.default in (None, (), {}, "") else f" (default: {flag.default})"
         text = textwrap.wrap(flag.help + ends, width - 6)
         lines += [f"  {title}", *(f"      {line}" for line in text)]

@@ -33,15 +33,19 @@ class Archive(NamedTuple):
     classes: tuple[str, ...]
 
 
-def read_archive(path: Path) -> Archive:
-    """The images and labels in an .npz archive: see :func:`checked`.
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name, as far as :data:`NAMES` has them; an .npy is ``x_train``.
 
-    :raises UserError: where the archive cannot be read, or an array is not as it should be.
+    :raises UserError: where the file cannot be read.
     """
     try:
         # np.load leaves a file open that it cannot make sense of.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in NAMES}
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"x_train": content}
+            with content as archive:
+                arrays = {name: archive[name] for name in archive.files if name in NAMES}
     # The reader of archives raises what it likes.
     except Exception as error:
         raise UserError(
@@ -50,7 +54,7 @@ def read_archive(path: Path) -> Archive:
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise UserError(f"'{path}': {name} is no array; give an .npz by np.savez", "data")
-    return checked(arrays, f"'{path}'")
+    return arrays
 
 
 def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
@@ -71,11 +75,11 @@ def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
         raise UserError(f"{what} has no x_train; give images (N, height, width) under it", "data")
     splits = [name for name in ("train", "test") if f"x_{name}" in arrays]
     images = {name: _pixels(arrays[f"x_{name}"], f"{what}: x_{name}") for name in splits}
-    shapes = {_by(pixels.shape[1:]) for pixels in images.values()}
+    shapes = {by(pixels.shape[1:]) for pixels in images.values()}
     if len(shapes) > 1:
         raise UserError(
-            f"{what}: x_train holds images of {_by(images['train'].shape[1:])} and x_test of "
-            f"{_by(images['test'].shape[1:])}; they must be the same",
+            f"{what}: x_train holds images of {by(images['train'].shape[1:])} and x_test of "
+            f"{by(images['test'].shape[1:])}; they must be the same",
             "data",
         )
     given = [name for name in ("train", "test") if f"y_{name}" in arrays]
@@ -129,6 +133,14 @@ def in_unit_interval(array: np.ndarray, what: str, white: int = WHITE) -> np.nda
     return grey.astype(np.float32)
 
 
+def grey_levels(array: np.ndarray, what: str, white: int = WHITE) -> np.ndarray:
+    """As :func:`in_unit_interval`, where ``--data`` named the array."""
+    try:
+        return in_unit_interval(array, what, white)
+    except UserError as error:
+        raise UserError(error.message, "data") from error
+
+
 def _pixels(array: np.ndarray, what: str) -> np.ndarray:
     """Images (N, height, width) as bytes."""
     if array.ndim == 4 and array.shape[1] == 1:
@@ -148,11 +160,7 @@ def _pixels(array: np.ndarray, what: str) -> np.ndarray:
                 "data",
             )
         return array
-    try:
-        grey = in_unit_interval(array, what)
-    except UserError as error:
-        raise UserError(error.message, "data") from error
-    return np.rint(grey * WHITE).astype(np.uint8)
+    return np.rint(grey_levels(array, what) * WHITE).astype(np.uint8)
 
 
 def _labels(array: np.ndarray, number: int, what: str) -> np.ndarray:
@@ -168,5 +176,6 @@ def _labels(array: np.ndarray, number: int, what: str) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _by(shape: Any) -> str:
+def by(shape: Any) -> str:
+    """A shape in words: ``28 x 28``."""
     return " x ".join(str(size) for size in shape)

@@ -1,9 +1,10 @@
-"""Data sets: grey images that live on the device as bytes and are binarised there.
+"""Data sets: examples that live on the device, images as bytes that are binarised there.
 
 Shapes: B batch, N examples, X features.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -28,11 +29,12 @@ def observe(grey: Tensor, observation: Observation) -> Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """Images as bytes.
+    """Examples: images as bytes, or rows of real numbers.
 
-    :ivar pixels: (N, X), uint8, from 0 to ``levels`` - 1.
+    :ivar pixels: (N, X); of images uint8 from 0 to ``levels`` - 1, of anything else float32, in
+        which NaN stands for a value that is missing.
     :ivar labels: (N,), int64; read by evaluation, and by terms that declare that they need them.
-    :ivar levels: number of grey levels.
+    :ivar levels: number of grey levels; 0 of real numbers.
     :ivar labelled: whether the labels say anything.
     """
 
@@ -48,9 +50,23 @@ class Split:
         """The same images on a device."""
         return Split(self.pixels.to(device), self.labels.to(device), self.levels, self.labelled)
 
+    @classmethod
+    def of_real_numbers(cls, values: Tensor) -> "Split":
+        """Rows of real numbers (N, X), without labels."""
+        return cls(values, torch.zeros(len(values), dtype=torch.int64), 0, False)
+
+    @classmethod
+    def joined(cls, splits: Sequence["Split"]) -> "Split":
+        """The examples of one split after those of another."""
+        first = splits[0]
+        pixels = torch.cat([split.pixels for split in splits])
+        labels = torch.cat([split.labels for split in splits])
+        return cls(pixels, labels, first.levels, first.labelled)
+
     def grey(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """Grey levels in [0, 1] (B, X)."""
-        return self.pixels[index].to(torch.get_default_dtype()) / (self.levels - 1)
+        """Grey levels in [0, 1], or the real numbers as they are (B, X)."""
+        chosen = self.pixels[index].to(torch.get_default_dtype())
+        return chosen / (self.levels - 1) if self.levels else chosen
 
     def fixed(self, observation: Observation) -> Tensor:
         """What the likelihood gets (N, X), binarised once and for all by ``FIXED_SEED``."""
@@ -66,7 +82,7 @@ class Split:
         return torch.randperm(len(self), device=self.pixels.device)
 
     def checksum(self) -> int:
-        """CRC-32 of the images."""
+        """CRC-32 of the examples."""
         return zlib.crc32(self.pixels.cpu().contiguous().numpy().data)
 
     def part(self, index: Tensor) -> "Split":
@@ -76,7 +92,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training and a test split of images of one shape.
+    """A training and a test split of examples of one shape.
 
     Where ``facts`` name no classes, the labels are zeros that say nothing.
     """
@@ -98,18 +114,38 @@ class DataSet:
         """Itself.
 
         :param setting: what gave it, for the error, and the value of that.
-        :raises UserError: where a split's images are no bytes below its levels, or of another X.
+        :raises UserError: where a split's images are no bytes below its levels, or of another X;
+            where other data than a table's are not finite.
         """
         for name, split in (("train", self.train), ("test", self.test)):
             pixels, wanted = split.pixels, (len(split.labels), self.facts.features)
-            if pixels.dtype is not torch.uint8 or tuple(pixels.shape) != wanted:
+            kind = torch.uint8 if self.facts.images else torch.float32
+            if pixels.dtype is not kind or tuple(pixels.shape) != wanted:
                 raise UserError(
                     f"the {name} split holds {pixels.dtype} of shape {tuple(pixels.shape)}; it "
-                    f"must hold torch.uint8 of shape {wanted}",
+                    f"must hold {kind} of shape {wanted}",
                     setting,
                     value,
                 )
-            if pixels.numel() and int(pixels.max()) >= split.levels:
+            if split.levels != self.facts.levels:
+                raise UserError(
+                    f"the {name} split has {split.levels} levels, and the data's facts say "
+                    f"{self.facts.levels}; they must be the same",
+                    setting,
+                    value,
+                )
+            if not self.facts.images:
+                # A missing value of a table is NaN, and nothing is infinite.
+                odd = pixels.isinf() if self.facts.columns else ~pixels.isfinite()
+                if odd.any():
+                    row, feature = odd.nonzero()[0].tolist()
+                    raise UserError(
+                        f"the {name} split holds {pixels[row, feature].item()} in row {row}, "
+                        f"feature {feature}; give finite numbers",
+                        setting,
+                        value,
+                    )
+            elif pixels.numel() and int(pixels.max()) >= split.levels:
                 raise UserError(
                     f"the {name} split holds bytes up to {int(pixels.max())}; its {split.levels} "
                     f"levels are 0 to {split.levels - 1}",

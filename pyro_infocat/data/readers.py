@@ -1,10 +1,9 @@
-"""Readers: from what ``--data`` names to a :class:`DataSet`.
+"""Data sets by name: the digits, and those that torchvision knows.
 
 Shapes: N examples, X features.
 """
 
 import math
-from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,45 +13,50 @@ import torch
 from filelock import FileLock
 from sklearn.datasets import load_digits
 
-from models.recorded import Recorded
-from pyro_infocat.catalogue import ARCHIVE, DATA_SETS, OWN_PRESET, Facts, no_data_set
-from pyro_infocat.data.archive import WHITE, Archive, read_archive
+from pyro_infocat.catalogue import DATA_SETS, Facts
+from pyro_infocat.data.archive import by
 from pyro_infocat.data.dataset import FIXED_SEED, DataSet, Split
+from pyro_infocat.data.images import own
+from pyro_infocat.data.reader import Examples, Reader, in_order
 from pyro_infocat.errors import UserError, reason
+from pyro_infocat.kinds import IMAGES, kind_of
 
 DIGITS_TEST = 500
 
-HELD_OUT = 0.2
-"""Share of one's own images that is the test split where none is given."""
 
+class Named(Reader):
+    """A data set that ``--data`` knows by name.
 
-class Reader(Recorded, ABC):
-    """Reads data of a kind of your own.
-
-    Its constructor is handed ``data`` and ``data_root``, the settings, where it names them.
+    :param data: the name.
+    :param data_root: where archives are and are downloaded to.
     """
 
-    @abstractmethod
+    def __init__(self, data: str, data_root: Path = Path("data")) -> None:
+        self.data, self.root = data, data_root
+
     def read(self) -> DataSet:
-        """The data, on the CPU.
+        return digits() if self.data == "digits" else from_torchvision(self.data, self.root)
 
-        :raises UserError: for what cannot be read: one line.
-        """
+    def again(self, facts: Facts) -> Examples:
+        data = self.read()
+        if data.facts.shape != facts.shape:
+            raise UserError(
+                f"'{self.data}' has images of {by(data.facts.shape)}, and the run's were of "
+                f"{by(facts.shape)}; give data of the run's kind",
+                "data",
+            )
+        return in_order(data)
 
 
-def load(name: str, root: Path) -> DataSet:
+def load(data: str, root: Path) -> DataSet:
     """A data set by name, downloaded into ``root`` where it is not there yet, or of a file.
 
     :raises UserError: for an unknown name, a root that cannot be written, a failed download or
-        an archive that is damaged.
+        a file that is damaged.
     """
-    if name == "digits":
-        return digits()
-    if name in DATA_SETS:
-        return from_torchvision(name, root)
-    if name.endswith(ARCHIVE):
-        return own(Path(name))
-    raise no_data_set(name)
+    if kind_of(data) is IMAGES:
+        return own(Path(data))
+    return Named(data, root).read()
 
 
 def digits() -> DataSet:
@@ -72,49 +76,6 @@ def digits() -> DataSet:
         Split(pixels[train], labels[train], facts.levels),
         Split(pixels[test], labels[test], facts.levels),
     )
-
-
-def own(path: Path) -> DataSet:
-    """Images of one's own: see :func:`pyro_infocat.data.archive.read_archive`.
-
-    :raises UserError: where the archive cannot be read or has too few examples.
-    """
-    return of_archive(read_archive(path), f"'{path}'")
-
-
-def of_archive(archive: Archive, what: str) -> DataSet:
-    """The data set of images that were read.
-
-    Without a test split, a fixed fifth of the examples becomes one. Without labels there are no
-    classes, and nothing that compares with labels is measured.
-
-    :param what: where the images are from, for the error.
-    :raises UserError: where there are too few examples.
-    """
-    images, labels, classes = archive
-    height, width = images["train"].shape[1:]
-    facts = Facts(OWN_PRESET, (height, width), WHITE + 1, classes)
-    splits = {
-        name: Split(
-            torch.from_numpy(pixels).flatten(1),
-            torch.from_numpy(labels[name]),
-            facts.levels,
-            bool(classes),
-        )
-        for name, pixels in images.items()
-    }
-    train = splits["train"]
-    if "test" in splits:
-        test = splits["test"]
-    else:
-        order = torch.from_numpy(np.random.default_rng(FIXED_SEED).permutation(len(train)))
-        held = max(1, round(HELD_OUT * len(train)))
-        train, test = train.part(order[held:]), train.part(order[:held])
-    if len(train) < 2:
-        raise UserError(
-            f"{what} has {len(train)} examples to train on; at least 2 are needed", "data"
-        )
-    return DataSet(facts, train, test)
 
 
 def from_torchvision(name: str, root: Path) -> DataSet:

@@ -5,6 +5,7 @@ R rows and C columns of a figure.
 """
 
 import functools
+import io
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation.means import mean_of
 from pyro_infocat.evaluation.part import History, Plot, Tested
 from pyro_infocat.runtime.randomness import evaluating
+from pyro_infocat.storage.files import replace
 
 SEED = 0
 MOST_ROWS = 20
@@ -58,7 +60,8 @@ STYLE: Any = {
 def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
     """Write every figure into the folder ``out``: the same bytes for the same model.
 
-    Data without labels have no confusion, and other figures of theirs name no label.
+    Data without labels have no confusion, and other figures of theirs name no label. What is no
+    image has no pictures.
 
     :param extra: further figures.
     :raises UserError: where one of them fails, or its name is taken.
@@ -68,11 +71,15 @@ def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
     device = data.test.pixels.device
     with evaluating(device, model, tested.guide, seed=SEED), matplotlib.rc_context(STYLE):
         rows = Rows.of(tested.category, tested.guide.categories, data)
-        figures: dict[str, Callable[[], Figure]] = {
-            "conditional_samples": lambda: conditional_samples(model, rows, shape),
-            "interpolation": lambda: interpolation(model, rows, shape),
-            "subspace_walk": lambda: subspace_walk(model, rows, shape),
-            "reconstructions": lambda: reconstructions(model, data, tested.z),
+        figures: dict[str, Callable[[], Figure]] = {}
+        if data.facts.images:
+            figures |= {
+                "conditional_samples": lambda: conditional_samples(model, rows, shape),
+                "interpolation": lambda: interpolation(model, rows, shape),
+                "subspace_walk": lambda: subspace_walk(model, rows, shape),
+                "reconstructions": lambda: reconstructions(model, data, tested.z),
+            }
+        figures |= {
             "latent": lambda: latent(model, rows, tested.labels, tested.z),
             "training": lambda: training(tested.history),
         }
@@ -95,7 +102,9 @@ def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
             with warnings.catch_warnings():
                 # Of letters that the font does not have: a frame stands for each.
                 warnings.simplefilter("ignore", UserWarning)
-                figure.savefig(out / f"{name}.png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+                content = io.BytesIO()
+                figure.savefig(content, dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+            replace(out / f"{name}.png", content.getvalue())
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ class Rows:
         return self.names[self.counts[c].argmax()]
 
 
-def conditional_samples(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
+def conditional_samples(model: CatVAE, rows: Rows, shape: Sequence[int]) -> Figure:
     """A row of samples for each category: the mean of p(x | z) for draws of z ~ p(z | c)."""
     c = _shown(model, rows).unsqueeze(-1).expand(-1, SAMPLES)
     images = mean_of(model.decoder(model.prior.component(c).sample()))
@@ -161,7 +170,7 @@ def conditional_samples(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Fi
     return figure
 
 
-def interpolation(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
+def interpolation(model: CatVAE, rows: Rows, shape: Sequence[int]) -> Figure:
     """A row from each category's centre in a straight line to that of the row below."""
     start = _centres(model, rows).unsqueeze(1)
     path, names = _steps(1, start)
@@ -176,7 +185,7 @@ def interpolation(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
     return figure
 
 
-def subspace_walk(model: CatVAE, rows: Rows, shape: tuple[int, int]) -> Figure:
+def subspace_walk(model: CatVAE, rows: Rows, shape: Sequence[int]) -> Figure:
     """A row from the origin through each category's mode and as far again beyond it."""
     modes = _centres(model, rows)
     distance, names = _steps(2, modes)
@@ -341,7 +350,7 @@ def _steps(end: float, like: Tensor) -> tuple[Tensor, list[str]]:
 
 
 def _mosaic(
-    images: Tensor, shape: tuple[int, int], rows: Sequence[str], columns: Sequence[str] = ()
+    images: Tensor, shape: Sequence[int], rows: Sequence[str], columns: Sequence[str] = ()
 ) -> tuple[Figure, Axes]:
     """A figure of images (R, C, X), in ink on white.
 

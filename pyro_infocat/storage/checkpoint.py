@@ -3,12 +3,13 @@
 import io
 import math
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_infocat.catalogue import Facts
 from pyro_infocat.errors import UserError
@@ -35,10 +36,13 @@ def read(path: Path) -> dict[str, Any]:
     :raises UserError: where it cannot be read, is corrupt, or holds what no run writes.
     """
     try:
+        content = io.BytesIO(path.read_bytes())
         with warnings.catch_warnings():
             # Of TorchScript archives and old pickles, which are refused below.
             warnings.simplefilter("ignore")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(content, map_location="cpu", weights_only=True)
+        # PyTorch writes checksums and does not look at them.
+        damaged = zipfile.ZipFile(content).testzip()
     # Of half a file torch says an OSError too.
     except (FileNotFoundError, PermissionError) as error:
         raise UserError(
@@ -47,6 +51,8 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
     except Exception as error:
         raise _corrupt(path, type(error).__name__) from error
+    if damaged:
+        raise _corrupt(path, f"the checksum of '{damaged}' is another")
     if not isinstance(checkpoint, dict) or not all(name in checkpoint for name in REQUIRED):
         raise _corrupt(path, "it lacks " + _missing(checkpoint))
     try:
@@ -107,7 +113,7 @@ def _troubles(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif cpu.dtype is not torch.uint8 or cpu.shape != torch.get_rng_state().shape:
             yield field, "holds a state of another size"
     if "facts" in checkpoint and not _are_facts(checkpoint["facts"]):
-        yield "facts", "are none of images"
+        yield "facts", "are none of data"
     if "data" in checkpoint and not _is_fingerprint(checkpoint["data"]):
         yield "data", "is no number and checksum of each split"
 
@@ -118,18 +124,10 @@ def _is_finite(value: Tensor) -> bool:
 
 def _are_facts(held: Any) -> bool:
     try:
-        facts = Facts(**held)
+        Facts.of(held)
     except TypeError:
         return False
-    return (
-        isinstance(facts.shape, tuple)
-        and len(facts.shape) == 2
-        and all(type(size) is int and size > 0 for size in facts.shape)
-        and type(facts.levels) is int
-        and facts.levels > 1
-        and isinstance(facts.classes, tuple)
-        and all(isinstance(name, str) for name in facts.classes)
-    )
+    return True
 
 
 def _is_fingerprint(held: Any) -> bool:
@@ -137,6 +135,23 @@ def _is_fingerprint(held: Any) -> bool:
         isinstance(pair, list) and len(pair) == 2 and all(type(one) is int for one in pair)
         for pair in held.values()
     )
+
+
+def check_kinds(path: Path, field: str, held: Mapping[str, Any], module: nn.Module) -> None:
+    """Refuse tensors of another kind than a module's own: PyTorch would cast them without a word.
+
+    :raises UserError: naming the first.
+    """
+    for name, own in module.state_dict().items():
+        value = held.get(name)
+        if not (isinstance(own, Tensor) and isinstance(value, Tensor)):
+            continue
+        if _kind(value) != _kind(own) or not value.to(own.dtype).isfinite().all():
+            raise _corrupt(path, f"{field} has '{name}' in {value.dtype}, which is no {own.dtype}")
+
+
+def _kind(value: Tensor) -> tuple[bool, bool, bool]:
+    return value.is_complex(), value.is_floating_point(), value.dtype is torch.bool
 
 
 def check_optimizer(path: Path, held: Any, optimizer: torch.optim.Optimizer) -> None:

@@ -274,7 +274,22 @@ FACTS: dict[str, object] = {
     "another key": {"preset": "digits", "shape": (8, 8), "levels": 17, "classes": (), "more": 1},
     "a shape of words": {"preset": "digits", "shape": ("8", 8), "levels": 17, "classes": ()},
     "an empty shape": {"preset": "digits", "shape": (0, 8), "levels": 17, "classes": ()},
-    "three axes": {"preset": "digits", "shape": (8, 8, 3), "levels": 17, "classes": ()},
+    "no axes": {"preset": "digits", "shape": (), "levels": 17, "classes": ()},
+    "columns that are none": {
+        **{"preset": "table", "shape": (1,), "levels": 0, "classes": (), "columns": ("age",)}
+    },
+    "a column of no kind": {
+        **{"preset": "table", "shape": (1,), "levels": 0, "classes": ()},
+        "columns": ({"name": "age", "kind": "word"},),
+    },
+    "a column without spread": {
+        **{"preset": "table", "shape": (1,), "levels": 0, "classes": ()},
+        "columns": ({"name": "age", "kind": "real", "scale": 0.0},),
+    },
+    "fewer columns than numbers": {
+        **{"preset": "table", "shape": (2,), "levels": 0, "classes": ()},
+        "columns": ({"name": "age", "kind": "real"},),
+    },
     "one level": {"preset": "digits", "shape": (8, 8), "levels": 1, "classes": ()},
     "classes that are numbers": {
         **{"preset": "digits", "shape": (8, 8), "levels": 17, "classes": (0, 1)}

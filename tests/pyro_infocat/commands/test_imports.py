@@ -41,7 +41,7 @@ COMMANDS = {
     "pyro_infocat run": "--information_weight",
     "pyro_infocat sample": "--temperature",
     "pyro_infocat benchmark": "--seeds",
-    "pyro_infocat": "run|sample|benchmark",
+    "pyro_infocat": "run|sample|categorise|benchmark",
 }
 
 
@@ -119,6 +119,9 @@ def test_the_commands_of_an_installed_copy(
         "error: --seed -1: must be at least 0",
         "error: --jobs 0: must be at least 1",
     ]
-    assert captured.out == "usage: pyro-infocat run|sample|benchmark ...; each has its own --help\n"
+    assert (
+        captured.out
+        == "usage: pyro-infocat run|sample|categorise|benchmark ...; each has its own --help\n"
+    )
     # Classes of the user's own lie where the command is typed.
     assert sys.path.count(str(tmp_path)) == 1

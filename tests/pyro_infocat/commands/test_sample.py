@@ -221,6 +221,17 @@ def test_images_from_arrays(
     assert_shows(picture, np.concatenate([found["original"], found["x"]]), len(images))
 
 
+def test_more_images_than_can_be_looked_at_are_not_drawn(
+    plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save("many.npy", np.broadcast_to(LEVELS[:1].reshape(1, 8, 8) / 16, (150, 8, 8)))
+    found, picture = make(plain, "--reconstruct", "many.npy")
+    assert_kind(found["x"], (150, 64))
+    assert picture.shape == (2 * TILE + PADDING, 100 * TILE + PADDING)
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith("reconstructions.png and .npz (the first 100 across and down drawn)")
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_images_from_a_png(mode: str, plain: Path) -> None:
     Image.fromarray(IMAGES[0]).convert(mode).save("image.png")

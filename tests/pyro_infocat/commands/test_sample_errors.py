@@ -220,6 +220,11 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path], None] | None, list[str]]] = {
         words_in_an_archive,
         ["'read_me.txt' in it is no array", "give a PNG"],
     ),
+    "several arrays": (
+        "several.npz",
+        lambda path: np.savez(path, x_test=np.zeros((2, 8, 8)), x_train=np.zeros((3, 8, 8))),
+        ["it holds x_test, x_train", "pyro_infocat.categorise takes them all"],
+    ),
     "half a PNG": ("half.png", half, ["runcated", "give a PNG"]),
     "a PNG without its end": ("endless.png", endless, ["runcated", "give a PNG"]),
     "a damaged PNG": ("damaged.png", damaged, ["give a PNG"]),

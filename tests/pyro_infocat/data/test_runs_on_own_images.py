@@ -81,7 +81,7 @@ def test_a_run_outlives_its_file(write: Write, capsys: pytest.CaptureFixture[str
     assert sample(["out"]) == 0
     capsys.readouterr()
     assert sample(["out", "--reconstruct", "test"]) == 2
-    assert f"cannot read '{path}'" in capsys.readouterr().err
+    assert f"no file '{path}'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("brief")

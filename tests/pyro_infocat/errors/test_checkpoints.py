@@ -146,7 +146,7 @@ READ: dict[str, tuple[Change, str]] = {
     ),
     "facts of no images": (
         lambda held: held["facts"].update(shape=(0, 8)),
-        "facts are none of images",
+        "facts are none of data",
     ),
     "no fingerprint": (
         lambda held: held.update(data=3),

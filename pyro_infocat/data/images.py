@@ -1,0 +1,106 @@
+"""Images of one's own as arrays: ``--data FILE.npz``, ``FILE.npy``, or given in Python.
+
+Shapes: N examples, X features.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pyro_infocat.catalogue import Facts
+from pyro_infocat.data.archive import WHITE, Archive, by, checked, grey_levels, read_arrays
+from pyro_infocat.data.dataset import FIXED_SEED, DataSet, Split
+from pyro_infocat.data.reader import Examples, Reader
+from pyro_infocat.errors import UserError
+from pyro_infocat.kinds import IMAGES
+
+HELD_OUT = 0.2
+"""Share of one's own images that is the test split where none is given."""
+
+
+class Images(Reader):
+    """An .npz with ``x_train`` and more, see :func:`pyro_infocat.data.archive.checked`, or an .npy.
+
+    :param data: the file.
+    """
+
+    def __init__(self, data: str) -> None:
+        self.path = Path(data)
+
+    def read(self) -> DataSet:
+        return own(self.path)
+
+    def again(self, facts: Facts) -> Examples:
+        return examples(read_arrays(self.path), facts, f"'{self.path}'")
+
+
+def own(path: Path) -> DataSet:
+    """The data set in a file.
+
+    :raises UserError: where it cannot be read or has too few examples.
+    """
+    return of_archive(checked(read_arrays(path), f"'{path}'"), f"'{path}'")
+
+
+def of_archive(archive: Archive, what: str) -> DataSet:
+    """The data set of images that were read.
+
+    Without a test split, a fixed fifth of the examples becomes one. Without labels there are no
+    classes, and nothing that compares with labels is measured.
+
+    :param what: where the images are from, for the error.
+    :raises UserError: where there are too few examples.
+    """
+    images, labels, classes = archive
+    height, width = images["train"].shape[1:]
+    facts = Facts(IMAGES.preset, (height, width), WHITE + 1, classes)
+    splits = {
+        name: Split(
+            torch.from_numpy(pixels).flatten(1),
+            torch.from_numpy(labels[name]),
+            facts.levels,
+            bool(classes),
+        )
+        for name, pixels in images.items()
+    }
+    train = splits["train"]
+    if "test" in splits:
+        test = splits["test"]
+    else:
+        order = torch.from_numpy(np.random.default_rng(FIXED_SEED).permutation(len(train)))
+        held = max(1, round(HELD_OUT * len(train)))
+        train, test = train.part(order[held:]), train.part(order[:held])
+    if len(train) < 2:
+        raise UserError(
+            f"{what} has {len(train)} examples to train on; at least 2 are needed", "data"
+        )
+    return DataSet(facts, train, test)
+
+
+def examples(arrays: Mapping[str, np.ndarray], facts: Facts, what: str) -> Examples:
+    """The images of arrays, each array's in its own order, for a run of these facts.
+
+    :param what: where they are from, for the error.
+    :raises UserError: where there are none, or they are of another shape or other numbers.
+    """
+    if not facts.images:
+        raise UserError(f"{what} holds images, and the run was trained on other data", "data")
+    images = {name: arrays[name] for name in ("x_train", "x_test") if name in arrays}
+    if not images:
+        raise UserError(f"{what} has no x_train and no x_test; give images under them", "data")
+    parts, names = [], []
+    for name, array in images.items():
+        # In front of height and width there may be a channel, or they may lie in one row.
+        if array.shape[1:] not in (facts.shape, (1, *facts.shape), (facts.features,)):
+            raise UserError(
+                f"{what}: {name} has shape {array.shape}; the run's images are "
+                f"{by(facts.shape)}, so give (N, {', '.join(map(str, facts.shape))})",
+                "data",
+            )
+        grey = grey_levels(array, f"{what}: {name}", facts.levels - 1)
+        parts.append(torch.from_numpy(grey).reshape(len(grey), facts.features))
+        names += [f"{name}/{number}" for number in range(len(grey))]
+    values = torch.cat(parts)
+    return Examples(Split.of_real_numbers(values), names)
