@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyro
 import torch
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--write", action="store_true", help="the results and their table")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON")
     parser.add_argument("--row", type=int, nargs=2, help="K and decoded: this row alone, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -96,9 +98,10 @@ def main() -> None:
         print(rows[-1], flush=True)
     if options.write:
         record = {"machine": machine(options.device, options.threads), "rows": rows}
-        file = RESULTS / f"growth_{torch.device(options.device).type}.json"
+        file = options.results / f"growth_{torch.device(options.device).type}.json"
         file.write_text(json.dumps(record, indent=1) + "\n")
-        write("growth", lambda document: table())
+        if options.results == RESULTS:
+            write("growth", lambda document: table())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--write", action="store_true", help="the results and their table")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if torch.device(options.device).index is not None:
@@ -213,9 +215,10 @@ def main() -> None:
             print(f"    share of our step in which kernels run: {share:.0%}")
     if options.write:
         record = {"machine": machine(options.device, options.threads), "ms": results}
-        file = RESULTS / f"step_time_{torch.device(options.device).type}.json"
+        file = options.results / f"step_time_{torch.device(options.device).type}.json"
         file.write_text(json.dumps(record, indent=1) + "\n")
-        write("steps", lambda document: table())
+        if options.results == RESULTS:
+            write("steps", lambda document: table())
 
 
 def machine(device: str, threads: int) -> dict[str, Any]:

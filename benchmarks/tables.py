@@ -6,7 +6,7 @@ Nothing is run. Needed where a table changed without a run: a preset was edited,
 marked, or a setting was declared.
 """
 
-from benchmarks import estimators, growth, step_time, studies
+from benchmarks import estimators, growth, step_time, studies, wall
 from benchmarks.documents import Table, write
 from pyro_infocat.cli.reference import classes, reference
 
@@ -18,6 +18,7 @@ TABLES: dict[str, Table] = {
     "growth": lambda document: growth.table(),
     "settings": lambda document: reference(),
     "steps": lambda document: step_time.table(),
+    "wall": lambda document: wall.table(),
 }
 """Each generated table by the name of its place."""
 
