@@ -6,11 +6,13 @@ Shapes: B batch, X features, H hidden features.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
+from guides.arguments import not_negative, picture, whole, widths
 from guides.recorded import Recorded
 
 
@@ -29,13 +31,13 @@ class MLP(Encoder):
     :param features: X.
     :param hidden: widths of the layers; the last is H.
     :param norm: batch normalisation before each ReLU.
-    :raises ValueError: for no layer or a width below 1.
+    :raises ValueError: for no layer or a size below 1.
     """
 
     def __init__(self, features: int, hidden: Sequence[int] = (400,), norm: bool = False) -> None:
         super().__init__()
-        if not hidden or min(hidden) < 1:
-            raise ValueError(f"hidden must name widths of at least 1, as [400], not {list(hidden)}")
+        whole("features", features)
+        widths("hidden", hidden)
         layers: list[nn.Module] = []
         for before, after in pairwise([features, *hidden]):
             layers += [nn.Linear(before, after), nn.BatchNorm1d(after) if norm else nn.Identity()]
@@ -51,20 +53,23 @@ class MLP(Encoder):
 class Convolutional(Encoder):
     """Two strided convolutions and a fully connected layer.
 
-    :param shape: (height, width) of an image.
+    :param shape: (height, width) of an image, (3, height, width) of one in colour.
     :param width: channels of the first convolution; the second has twice as many.
     :param hidden: H.
     :param norm: batch normalisation before each ReLU.
+    :raises ValueError: for a size below 1.
     """
 
     def __init__(
         self, shape: Sequence[int], width: int = 32, hidden: int = 256, norm: bool = False
     ) -> None:
         super().__init__()
-        self.shape = tuple(shape)
-        convolutions = strided_convolutions(width, norm)
+        self.image = picture(shape)
+        whole("width", width)
+        whole("hidden", hidden)
+        convolutions = strided_convolutions(width, norm, self.image[0])
         with torch.no_grad():
-            flat = convolutions.eval()(torch.zeros(1, 1, *self.shape)).shape[-1]
+            flat = convolutions.eval()(torch.zeros(1, *self.image)).shape[-1]
         self.network = nn.Sequential(
             convolutions.train(),
             nn.Linear(flat, hidden),
@@ -74,18 +79,19 @@ class Convolutional(Encoder):
         self.width = hidden
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.network(x.reshape(-1, 1, *self.shape))
+        features = self.network(x.reshape(-1, *self.image))
         return features.reshape(*x.shape[:-1], self.width)
 
 
-def strided_convolutions(width: int, norm: bool) -> nn.Sequential:
-    """Two convolutions of stride 2, then flattened: images (N, 1, height, width) to (N, F).
+def strided_convolutions(width: int, norm: bool, channels: int = 1) -> nn.Sequential:
+    """Two convolutions of stride 2, then flattened: images (N, C, height, width) to (N, F).
 
     :param width: channels of the first convolution; the second has twice as many.
     :param norm: batch normalisation before each ReLU.
+    :param channels: C of the images.
     """
     return nn.Sequential(
-        nn.Conv2d(1, width, 4, stride=2, padding=1),
+        nn.Conv2d(channels, width, 4, stride=2, padding=1),
         nn.BatchNorm2d(width) if norm else nn.Identity(),
         nn.ReLU(),
         nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
@@ -101,8 +107,9 @@ class Upright(Encoder):
     An affine map (shift, shear and scales) brings the first and second moments of an image's grey
     levels to fixed values: centred, without slant, of given spreads. The removed moments, the
     pose, are features beside the image. Images that differ by such a map differ in the pose alone.
+    In colour the moments are those of the luminance, and all channels are moved alike.
 
-    :param shape: (height, width) of an image.
+    :param shape: (height, width) of an image, (3, height, width) of one in colour.
     :param hidden: widths of the fully connected layers; the last is H.
     :param width: channels of the first of two strided convolutions, the second having twice as
         many; 0 for no convolution.
@@ -124,37 +131,39 @@ class Upright(Encoder):
         pose_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(spread) != 2 or min(spread) <= 0:
+        self.image = picture(shape)
+        whole("width", width, least=0)
+        # The comparison refuses NaN too.
+        if len(spread) != 2 or not all(0 < one < math.inf for one in spread):
             raise ValueError(f"spread must be two numbers above 0, not {list(spread)}")
-        if pose_weight < 0:
-            raise ValueError(f"pose_weight must be at least 0, not {pose_weight}")
-        self.shape, self.spread, self.pose_weight = tuple(shape), tuple(spread), pose_weight
-        height, breadth = self.shape
+        not_negative("pose_weight", pose_weight)
+        self.spread, self.pose_weight = tuple(spread), pose_weight
+        channels, height, breadth = self.image
         self.across: Tensor
         self.down: Tensor
         self.register_buffer("across", pixel_centres(breadth), persistent=False)
         self.register_buffer("down", pixel_centres(height).unsqueeze(-1), persistent=False)
-        self.convolutions = strided_convolutions(width, norm) if width else nn.Flatten()
+        self.convolutions = strided_convolutions(width, norm, channels) if width else nn.Flatten()
         with torch.no_grad():
-            flat = self.convolutions.eval()(torch.zeros(1, 1, *self.shape)).shape[-1]
+            flat = self.convolutions.eval()(torch.zeros(1, *self.image)).shape[-1]
         self.convolutions.train()
         self.network = MLP(flat + 5, hidden, norm)
         self.width = self.network.width
 
     def forward(self, x: Tensor) -> Tensor:
-        image, pose = self.upright(x.reshape(-1, 1, *self.shape))
+        image, pose = self.upright(x.reshape(-1, *self.image))
         seen = torch.cat([self.convolutions(image), self.pose_weight * pose], -1)
         features = self.network(seen)
         return features.reshape(*x.shape[:-1], self.width)
 
     def upright(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 1, height, width) and poses (B, 5) of images of that shape.
+        """Normalised images (B, C, height, width) and poses (B, 5) of images of that shape.
 
         A pose is log-spreads across and down relative to ``spread``, slant, and centre across and
         down in half images.
         """
         # Detached: the map is not to be differentiated with respect to grey levels.
-        grey = images.detach().squeeze(1)
+        grey = luminance(images.detach())
         # At least one pixel's mass, so that a blank image has finite moments.
         mass = grey.sum((1, 2)).clamp_min(1.0)
 
@@ -165,7 +174,7 @@ class Upright(Encoder):
         right = self.across - middle[:, None, None]
         below = self.down - level[:, None, None]
         # Spreads of at least a pixel, so that thin strokes are not magnified without limit.
-        least = (2.0 / max(self.shape)) ** 2
+        least = (2.0 / max(self.image[1:])) ** 2
         down = mean(below.square()).clamp_min(least)
         both = mean(right * below)
         slant = both / down
@@ -180,6 +189,14 @@ class Upright(Encoder):
         return grid_sample(images, grid, align_corners=False), pose
 
 
+def luminance(images: Tensor) -> Tensor:
+    """Grey levels (B, height, width) of images (B, C, height, width), C of 1 or 3: ITU-R BT.601."""
+    if images.shape[1] == 1:
+        return images.squeeze(1)
+    red, green, blue = images.unbind(1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
 def pixel_centres(number: int) -> Tensor:
     """Centres (number,) of the pixels of a side that runs from -1 to 1."""
     return (2 * torch.arange(number) + 1) / number - 1
@@ -188,16 +205,68 @@ def pixel_centres(number: int) -> Tensor:
 class Recurrent(Encoder):
     """A bidirectional GRU that reads an image row by row.
 
-    :param shape: (height, width): a sequence of ``height`` steps of ``width`` features.
+    :param shape: (height, width): a sequence of ``height`` steps of ``width`` features; in colour
+        (3, height, width), and a step has the rows of the three channels.
     :param hidden: width of the GRU's state in each direction; H is twice that.
+    :raises ValueError: for a size below 1.
     """
 
     def __init__(self, shape: Sequence[int], hidden: int = 128) -> None:
         super().__init__()
-        self.shape = tuple(shape)
-        self.gru = nn.GRU(self.shape[1], hidden, batch_first=True, bidirectional=True)
+        self.image = picture(shape)
+        whole("hidden", hidden)
+        channels, _, breadth = self.image
+        self.gru = nn.GRU(channels * breadth, hidden, batch_first=True, bidirectional=True)
         self.width = 2 * hidden
 
     def forward(self, x: Tensor) -> Tensor:
-        _, state = self.gru(x.reshape(math.prod(x.shape[:-1]), *self.shape))
+        rows = x.reshape(math.prod(x.shape[:-1]), *self.image).movedim(1, 2).flatten(2)
+        _, state = self.gru(rows)
         return state.movedim(0, 1).reshape(*x.shape[:-1], self.width)
+
+
+class Table(Encoder):
+    """Rows of a table, brought to one scale, then fully connected layers.
+
+    log(1 + count) is standardised; the other columns are so already, or 0 and 1. A missing value
+    is 0, the mean of a real column, and beside the features a number for each column says whether
+    it is there.
+
+    :param columns: of the table: objects with ``kind``, ``width``, ``mean`` and ``scale``.
+    :param hidden: widths of the layers; the last is H.
+    :param norm: batch normalisation before each ReLU.
+    :raises ValueError: for data without columns, no layer or a size below 1.
+    """
+
+    count: Tensor
+    mean: Tensor
+    scale: Tensor
+    first: Tensor
+
+    def __init__(
+        self, columns: Sequence[Any], hidden: Sequence[int] = (128, 128), norm: bool = True
+    ) -> None:
+        super().__init__()
+        if not columns:
+            raise ValueError("needs the columns of a table, and the data have none")
+        first = [sum(column.width for column in columns[:n]) for n in range(len(columns))]
+        counts = [(n, one) for n, one in zip(first, columns, strict=True) if one.kind == "count"]
+        features = sum(column.width for column in columns)
+        self.register_buffer("first", torch.tensor(first), persistent=False)
+        count = torch.tensor([n for n, _ in counts], dtype=torch.int64)
+        self.register_buffer("count", count, persistent=False)
+        for name in ("mean", "scale"):
+            each = torch.tensor([float(getattr(column, name)) for _, column in counts])
+            self.register_buffer(name, each, persistent=False)
+        self.network = MLP(features + len(columns), hidden, norm)
+        self.width = self.network.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = x.isnan()
+        # Filled in before any arithmetic: the gradient of NaN times 0 would be NaN.
+        x = torch.where(missing, 0.0, x)
+        # An adversarial step may take a count below 0.
+        logs = (torch.log1p(x[..., self.count].clamp_min(0)) - self.mean) / self.scale
+        logs = torch.where(missing[..., self.count], 0.0, logs)
+        there = (~missing[..., self.first]).to(x.dtype)
+        return self.network(torch.cat([x.index_copy(-1, self.count, logs), there], -1))

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from guides.arguments import whole
 from guides.encoders import Encoder
-from guides.guide import Guide, Posterior, normal
+from guides.guide import Guide, Posterior, built, normal
 
 
 class Enumerated(Guide):
@@ -25,6 +26,8 @@ class Enumerated(Guide):
     :param latent: D.
     :param hidden: width of the layer that e_c is added to.
     :param shared: use one encoder for q(c | x) and q(z | x, c) instead of one each.
+    :raises ValueError: for a size below 1.
+    :raises TypeError: for what builds no encoder.
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class Enumerated(Guide):
         shared: bool = False,
     ) -> None:
         super().__init__(categories)
-        self.encoder = encoder()
+        whole("latent", latent)
+        whole("hidden", hidden)
+        self.encoder = built(encoder)
         self.classifier = nn.Linear(self.encoder.width, categories)
-        self.latent_encoder = self.encoder if shared else encoder()
+        self.latent_encoder = self.encoder if shared else built(encoder)
         self.from_x = nn.Linear(self.latent_encoder.width, hidden)
         self.from_c = nn.Embedding(categories, hidden)
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(hidden, 2 * latent))

@@ -10,8 +10,11 @@ from typing import NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.params.param_store import param_with_module_name
 from torch import Tensor, nn
 
+from guides.arguments import whole
+from guides.encoders import Encoder
 from guides.recorded import Recorded
 
 LOG_SCALE_BOUND = 5.0
@@ -37,6 +40,7 @@ class Guide(Recorded, nn.Module, ABC):
         z ~ q(z | x, c)
 
     :param categories: K.
+    :raises ValueError: for a K below 1.
     """
 
     categories: int
@@ -45,6 +49,7 @@ class Guide(Recorded, nn.Module, ABC):
 
     def __init__(self, categories: int) -> None:
         super().__init__()
+        whole("categories", categories)
         self.categories = categories
 
     @abstractmethod
@@ -53,7 +58,7 @@ class Guide(Recorded, nn.Module, ABC):
 
     def forward(self, x: Tensor) -> None:
         """The Pyro program, with sites ``c``, enumerated, and ``z``, for x (B, X)."""
-        pyro.module("guide", self)
+        register(self)
         category, latent = self.posterior(x)
         with pyro.plate("batch", x.shape[0]):
             c = pyro.sample("c", category, infer={"enumerate": "parallel"})
@@ -66,6 +71,29 @@ class Guide(Recorded, nn.Module, ABC):
     def critic(self, x: Tensor) -> dist.Categorical:
         """The critic of the information bound (Chen et al. 2016): q(c | x) for x (..., B, X)."""
         return self.category(x)
+
+
+def register(guide: Guide) -> None:
+    """As ``pyro.module("guide", guide)``, without its warnings of what is held fixed."""
+    for name, parameter in guide.named_parameters():
+        if parameter.requires_grad:
+            pyro.param(param_with_module_name("guide", name), parameter)
+
+
+def built(encoder: Callable[[], Encoder]) -> Encoder:
+    """A network of a guide's.
+
+    :raises TypeError: for what does not build one.
+    """
+    if isinstance(encoder, nn.Module):
+        raise TypeError(
+            "encoder must be a function that returns a network, such as lambda: MLP(features), not "
+            f"the network itself: {type(encoder).__name__}"
+        )
+    made = encoder()
+    if not hasattr(made, "width"):
+        raise TypeError(f"encoder must return a network with its width, not {type(made).__name__}")
+    return made
 
 
 def normal(raw: Tensor) -> dist.Distribution:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import pyro.distributions as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import dropout, gumbel_softmax
 
 from guides.encoders import Encoder
@@ -49,6 +49,7 @@ class SoftCode(Relaxed):
         encoders' features at test time too (that code's dropout on the decoder's is left out), and
         a critic that takes a softmax of probabilities.
     :param rate: dropout probability under ``quirks``.
+    :raises ValueError: for a rate that is no probability.
     """
 
     def __init__(
@@ -62,12 +63,17 @@ class SoftCode(Relaxed):
         rate: float = 0.25,
     ) -> None:
         super().__init__(encoder, categories, latent, hidden, shared)
+        # The comparison refuses NaN too.
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate must lie between 0 and 1, not {rate}")
         self.quirks, self.rate = quirks, rate
         if quirks:
             for encoder in {self.encoder, self.latent_encoder}:
-                encoder.register_forward_hook(
-                    lambda module, inputs, features: dropout(features, self.rate, training=True)
-                )
+                # A method goes with a copy of the guide, and can be pickled.
+                encoder.register_forward_hook(self._drop)
+
+    def _drop(self, module: nn.Module, inputs: tuple[Tensor, ...], features: Tensor) -> Tensor:
+        return dropout(features, self.rate, training=True)
 
     def mix(self, log_q: Tensor) -> Tensor:
         return log_q.exp()

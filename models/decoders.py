@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
+from models.arguments import not_negative, picture, whole, widths
 from models.likelihoods import Likelihood
 from models.recorded import Recorded
 
@@ -21,6 +22,7 @@ class Decoder(Recorded, nn.Module, ABC):
     """p(x | z): a network whose raw output the likelihood turns into a distribution.
 
     :param likelihood: turns raw (..., X, outputs) into a distribution over x (..., X).
+    :raises ValueError: for what is none.
     """
 
     likelihood: Likelihood
@@ -29,6 +31,8 @@ class Decoder(Recorded, nn.Module, ABC):
 
     def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()
+        if not isinstance(likelihood, Likelihood):
+            raise ValueError(f"likelihood must be an instance of one, not {likelihood!r:.80}")
         self.likelihood = likelihood
 
     @abstractmethod
@@ -47,7 +51,7 @@ class MLP(Decoder):
     :param features: X.
     :param likelihood: see :class:`Decoder`.
     :param hidden: widths of the hidden layers.
-    :raises ValueError: for a width below 1.
+    :raises ValueError: for a size below 1.
     """
 
     def __init__(
@@ -58,13 +62,14 @@ class MLP(Decoder):
         hidden: Sequence[int] = (400,),
     ) -> None:
         super().__init__(likelihood)
-        if hidden and min(hidden) < 1:
-            raise ValueError(f"hidden must be widths of at least 1, as [400], not {list(hidden)}")
-        widths = [latent, *hidden]
+        whole("latent", latent)
+        whole("features", features)
+        widths("hidden", hidden, none=True)
+        inputs = [latent, *hidden]
         layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
+        for before, after in pairwise(inputs):
             layers += [nn.Linear(before, after), nn.ReLU()]
-        layers.append(nn.Linear(widths[-1], features * likelihood.outputs))
+        layers.append(nn.Linear(inputs[-1], features * likelihood.outputs))
         self.network = nn.Sequential(*layers)
 
     def raw(self, z: Tensor) -> Tensor:
@@ -75,9 +80,10 @@ class Convolutional(Decoder):
     """Two transposed convolutions of stride 2, for images of any size from 4 x 4.
 
     :param latent: D.
-    :param shape: (height, width) of an image.
+    :param shape: (height, width) of an image, (3, height, width) of one in colour.
     :param likelihood: see :class:`Decoder`.
     :param width: channels of the last hidden layer; the one before has twice as many.
+    :raises ValueError: for a size below 1.
     """
 
     def __init__(
@@ -88,22 +94,30 @@ class Convolutional(Decoder):
         width: int = 32,
     ) -> None:
         super().__init__(likelihood)
-        self.shape = tuple(shape)
-        height, breadth = (math.ceil(side / 4) for side in self.shape)
+        whole("latent", latent)
+        self.image = picture(shape)
+        whole("width", width)
+        height, breadth = (math.ceil(side / 4) for side in self.image[1:])
         self.small = (2 * width, height, breadth)
         self.expand = nn.Sequential(nn.Linear(latent, math.prod(self.small)), nn.ReLU())
         self.network = nn.Sequential(
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(width, likelihood.outputs, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(width, self.image[0] * likelihood.outputs, 4, stride=2, padding=1),
         )
 
     def raw(self, z: Tensor) -> Tensor:
         # Convolutions take one batch dimension.
         small = self.expand(z).reshape(-1, *self.small)
-        height, breadth = self.shape
+        _, height, breadth = self.image
         image = self.network(small)[..., :height, :breadth]
-        return image.flatten(2).mT.reshape(*z.shape[:-1], height * breadth, -1)
+        raw = as_features(image, self.likelihood.outputs)
+        return raw.reshape(*z.shape[:-1], *raw.shape[1:])
+
+
+def as_features(images: Tensor, outputs: int) -> Tensor:
+    """Raw output (N, X, O) of images (N, C O, height, width) whose channels have O numbers each."""
+    return images.flatten(2).unflatten(1, (-1, outputs)).mT.flatten(1, 2)
 
 
 class Posed(Decoder):
@@ -115,13 +129,15 @@ class Posed(Decoder):
 
     The pose takes up slant, size and position, which leaves the categories to differ in shape.
 
+    In colour the pose moves all channels alike.
+
     :param latent: D.
-    :param shape: (height, width) of an image.
+    :param shape: (height, width) of an image, (3, height, width) of one in colour.
     :param likelihood: see :class:`Decoder`.
     :param hidden: widths of the hidden layers of the picture's network.
     :param pose_hidden: width of the hidden layer of the pose's head.
     :param strength: factor on the pose's difference from the identity.
-    :raises ValueError: for a width in ``hidden`` below 1.
+    :raises ValueError: for a size below 1, or a strength that is not finite or below 0.
     """
 
     def __init__(
@@ -134,8 +150,12 @@ class Posed(Decoder):
         strength: float = 0.3,
     ) -> None:
         super().__init__(likelihood)
-        self.shape, self.strength = tuple(shape), strength
-        self.picture = MLP(latent, math.prod(self.shape), likelihood, hidden)
+        whole("latent", latent)
+        self.image = picture(shape)
+        whole("pose_hidden", pose_hidden)
+        not_negative("strength", strength)
+        self.strength = strength
+        self.picture = MLP(latent, math.prod(self.image), likelihood, hidden)
         last = nn.Linear(pose_hidden, 6)
         # Training starts with poses near the identity.
         nn.init.normal_(last.weight, std=0.01), nn.init.zeros_(last.bias)
@@ -143,22 +163,26 @@ class Posed(Decoder):
 
     def raw(self, z: Tensor) -> Tensor:
         flat = z.reshape(-1, z.shape[-1])
-        pictures = self.picture.raw(flat).mT.unflatten(-1, self.shape)
+        # The numbers of a channel stand side by side, as as_features takes them apart again.
+        pictures = self.picture.raw(flat).unflatten(1, self.image).movedim(-1, 2).flatten(1, 2)
         moves = self.strength * self.head(flat).unflatten(-1, (2, 3))
         moves = moves + torch.eye(2, 3, dtype=z.dtype, device=z.device)
         grid = affine_grid(moves, list(pictures.shape), align_corners=False)
         # Zero padding would be a logit of 0, which is a grey of one half.
         seen = grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-        return seen.flatten(2).mT.reshape(*z.shape[:-1], math.prod(self.shape), -1)
+        raw = as_features(seen, self.likelihood.outputs)
+        return raw.reshape(*z.shape[:-1], *raw.shape[1:])
 
 
 class Recurrent(Decoder):
     """A GRU that generates an image row by row.
 
     :param latent: D.
-    :param shape: (height, width): a sequence of ``height`` steps of ``width`` features.
+    :param shape: (height, width): a sequence of ``height`` steps of ``width`` features; in colour
+        (3, height, width), and a step has the rows of the three channels.
     :param likelihood: see :class:`Decoder`.
     :param hidden: width of the GRU's state.
+    :raises ValueError: for a size below 1.
     """
 
     def __init__(
@@ -169,13 +193,18 @@ class Recurrent(Decoder):
         hidden: int = 128,
     ) -> None:
         super().__init__(likelihood)
-        self.shape = tuple(shape)
+        whole("latent", latent)
+        self.image = picture(shape)
+        whole("hidden", hidden)
+        channels, height, breadth = self.image
         self.start = nn.Linear(latent, hidden)
-        self.steps = nn.Parameter(torch.randn(self.shape[0], latent) / math.sqrt(latent))
+        self.steps = nn.Parameter(torch.randn(height, latent) / math.sqrt(latent))
         self.gru = nn.GRU(latent, hidden, batch_first=True)
-        self.row = nn.Linear(hidden, self.shape[1] * likelihood.outputs)
+        self.row = nn.Linear(hidden, channels * breadth * likelihood.outputs)
 
     def raw(self, z: Tensor) -> Tensor:
         flat = z.reshape(-1, 1, z.shape[-1])
         rows, _ = self.gru(flat + self.steps, self.start(flat).mT.movedim(-1, 0).contiguous())
-        return self.row(rows).reshape(*z.shape[:-1], math.prod(self.shape), -1)
+        channels, height, breadth = self.image
+        raw = self.row(rows).reshape(-1, height, channels, breadth, self.likelihood.outputs)
+        return raw.movedim(2, 1).reshape(*z.shape[:-1], math.prod(self.image), -1)

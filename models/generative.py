@@ -8,6 +8,7 @@ from typing import Literal
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.params.param_store import param_with_module_name
 from torch import Tensor, nn
 
 from models.decoders import Decoder
@@ -31,7 +32,7 @@ class CatVAE(Recorded, nn.Module):
     :param decoder: p(x | z).
     :param kl: how the bound takes KL(q(z | x, c) || p(z | c)): ``analytic`` in closed form,
         ``sampled`` by its one-sample estimate, Pyro's default.
-    :raises ValueError: for another kl.
+    :raises ValueError: for another kl, or parts that are no prior and decoder.
     """
 
     schedulable: tuple[str, ...] = ()
@@ -46,11 +47,17 @@ class CatVAE(Recorded, nn.Module):
         super().__init__()
         if kl not in ("analytic", "sampled"):
             raise ValueError(f"kl must be 'analytic' or 'sampled', not {kl!r}")
+        for name, part, kind in (("prior", prior, Prior), ("decoder", decoder, Decoder)):
+            if not isinstance(part, kind):
+                raise ValueError(f"{name} must be an instance of one, not {part!r:.80}")
         self.prior, self.decoder, self.kl = prior, decoder, kl
 
     def forward(self, x: Tensor) -> Tensor:
         """The Pyro program with sites ``c``, ``z`` and ``x``, the last observed as x (B, X)."""
-        pyro.module("model", self)
+        # As pyro.module("model", self), without its warnings of what is held fixed.
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                pyro.param(param_with_module_name("model", name), parameter)
         with pyro.plate("batch", x.shape[0]):
             # The model enumerates c only where the guide has no site c.
             c = pyro.sample("c", self.prior.category(), infer={"enumerate": "parallel"})

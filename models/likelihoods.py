@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, pad
 
+from models.arguments import picture, whole
 from models.recorded import Recorded
 from models.scales import LOG_SCALE_BOUND, bounded
 
@@ -198,7 +199,7 @@ class AutoregressiveBernoulli(Likelihood):
     :param reach: size of the neighbourhood in pixels.
     :param rank: R.
     :param hidden: width of the context's hidden layer.
-    :raises ValueError: for a reach, rank or width below 1.
+    :raises ValueError: for a reach, rank or width below 1, or an image in colour.
     """
 
     binary = True
@@ -207,11 +208,16 @@ class AutoregressiveBernoulli(Likelihood):
         self, shape: Sequence[int], reach: int = 3, rank: int = 4, hidden: int = 64
     ) -> None:
         super().__init__()
+        channels, *sides = picture(shape)
+        if channels > 1:
+            raise ValueError(
+                "takes grey images of 0 and 1, and these are in colour; "
+                "models.likelihoods.Gaussian or DiscretisedLogistic would fit"
+            )
         for name, number in (("reach", reach), ("rank", rank), ("hidden", hidden)):
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, not {number}")
+            whole(name, number)
         self.outputs = 1 + rank
-        self.register_buffer("neighbours", before(shape, reach), persistent=False)
+        self.register_buffer("neighbours", before(sides, reach), persistent=False)
         inputs = 2 * reach * (reach + 1)
         self.context = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, rank))
 
@@ -254,7 +260,8 @@ class ContinuousBernoulliPixel(dist.ContinuousBernoulli):
         logit, u = self.logits, value
         series = u + u * (1 - u) * (logit / 2 + logit.square() * (1 - 2 * u) / 6)
         middle = torch.where(logit.abs() < 1e-3, 1e-3, logit).clamp(-2, 2)
-        near = torch.log1p(u * torch.expm1(middle)) / middle
+        # Rounded up it may pass 1 by a bit.
+        near = (torch.log1p(u * torch.expm1(middle)) / middle).clamp_max(1)
         a = logit.abs().clamp_min(0.5)
         tiny = torch.finfo(logit.dtype).tiny
         v = torch.where(logit > 0, u, 1 - u).clamp_min(tiny)
@@ -303,7 +310,8 @@ class Gaussian(Likelihood):
 
     def __init__(self, scale: float = 0.3, learn_scale: bool = False) -> None:
         super().__init__()
-        if scale <= 0 or abs(math.log(scale)) >= LOG_SCALE_BOUND:
+        # The negated comparison refuses NaN too.
+        if not math.exp(-LOG_SCALE_BOUND) < scale < math.exp(LOG_SCALE_BOUND):
             bounds = f"{math.exp(-LOG_SCALE_BOUND):.4f} and {math.exp(LOG_SCALE_BOUND):.1f}"
             raise ValueError(f"scale must lie between {bounds}, not {scale}")
         log_scale = torch.tensor(LOG_SCALE_BOUND * math.atanh(math.log(scale) / LOG_SCALE_BOUND))
@@ -390,8 +398,7 @@ class DiscretisedLogistic(Likelihood):
 
     def __init__(self, levels: int) -> None:
         super().__init__()
-        if levels < 2:
-            raise ValueError(f"levels must be at least 2, not {levels}")
+        whole("levels", levels, least=2)
         self.levels = levels
 
     def forward(self, raw: Tensor) -> LogisticLevels:

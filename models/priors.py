@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from models.arguments import not_negative, positive, whole
 from models.recorded import Recorded
 from models.scales import bounded
 
@@ -23,7 +24,8 @@ class Prior(Recorded, nn.Module, ABC):
     :param latent: D, the number of latent dimensions.
     :param weights: p(c) up to a factor, K positive numbers; uniform when not given.
     :param learn_weights: make the logits of p(c) a parameter.
-    :raises ValueError: for a K or D below 1, or weights that are not K positive finite numbers.
+    :raises ValueError: for a K or D that is no whole number from 1, or weights that are not K
+        positive finite numbers.
     """
 
     categories: int
@@ -39,17 +41,17 @@ class Prior(Recorded, nn.Module, ABC):
         learn_weights: bool = False,
     ) -> None:
         super().__init__()
-        if categories < 1:
-            raise ValueError(f"categories must be at least 1, not {categories}")
-        if latent < 1:
-            raise ValueError(f"the prior must have at least 1 latent dimension, not {latent}")
+        whole("categories", categories)
+        whole("latent", latent)
         self.categories, self.latent = categories, latent
-        weights = [1.0] * categories if weights is None else list(weights)
-        if len(weights) != categories or not all(0 < weight < math.inf for weight in weights):
-            raise ValueError(f"weights must be {categories} positive numbers, not {weights}")
         # In float64, since weights may under- or overflow float32 where their logarithms do not.
-        logits = torch.tensor(weights, dtype=torch.float64).log().log_softmax(0)
-        logits = logits.to(torch.get_default_dtype())
+        logits = torch.zeros(categories, dtype=torch.float64)
+        if weights is not None:
+            weights = list(weights)
+            if len(weights) != categories or not all(0 < weight < math.inf for weight in weights):
+                raise ValueError(f"weights must be {categories} positive numbers, not {weights}")
+            logits = torch.tensor(weights, dtype=torch.float64).log()
+        logits = logits.log_softmax(0).to(torch.get_default_dtype())
         self.logits: Tensor
         if learn_weights:
             self.logits = nn.Parameter(logits)
@@ -86,11 +88,16 @@ class FixedModes(Prior):
 
     :param modes: mu (K, D).
     :param weights: see :class:`Prior`, as for ``learn_weights``.
+    :raises ValueError: for modes of another shape, or that are not finite.
     """
 
     def __init__(
         self, modes: Tensor, weights: Sequence[float] | None = None, learn_weights: bool = False
     ) -> None:
+        # Those of a subclass follow from numbers that were looked at.
+        own = type(self) is FixedModes
+        if modes.ndim != 2 or (own and not modes.isfinite().all()):
+            raise ValueError(f"modes must be finite numbers (K, D), not {tuple(modes.shape)}")
         super().__init__(modes.shape[0], modes.shape[1], weights, learn_weights)
         self.modes: Tensor
         self.register_buffer("modes", modes)
@@ -111,7 +118,7 @@ class Orthogonal(FixedModes):
     :param delta: latent dimensions of each category.
     :param scale: lambda, the value of a mode on its own block.
     :param weights: see :class:`Prior`, as for ``learn_weights``.
-    :raises ValueError: for a K or delta below 1 or a scale that is not positive.
+    :raises ValueError: for a K or delta below 1 or a scale that is not above 0 and finite.
     """
 
     def __init__(
@@ -122,12 +129,9 @@ class Orthogonal(FixedModes):
         weights: Sequence[float] | None = None,
         learn_weights: bool = False,
     ) -> None:
-        if categories < 1:
-            raise ValueError(f"categories must be at least 1, not {categories}")
-        if delta < 1:
-            raise ValueError(f"delta must be at least 1, not {delta}")
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, not {scale}")
+        whole("categories", categories)
+        whole("delta", delta)
+        positive("scale", scale)
         blocks = torch.eye(categories).repeat_interleave(delta, dim=1)
         super().__init__(scale * blocks, weights, learn_weights)
 
@@ -141,7 +145,7 @@ class Simplex(FixedModes):
     :param latent: D, at least K - 1.
     :param scale: distance of every mode from the origin.
     :param weights: see :class:`Prior`, as for ``learn_weights``.
-    :raises ValueError: for K below 2, D below K - 1 or a scale that is not positive.
+    :raises ValueError: for K below 2, D below K - 1 or a scale that is not above 0 and finite.
     """
 
     def __init__(
@@ -152,15 +156,14 @@ class Simplex(FixedModes):
         weights: Sequence[float] | None = None,
         learn_weights: bool = False,
     ) -> None:
-        if categories < 2:
-            raise ValueError(f"a simplex needs at least 2 categories, not {categories}")
+        whole("categories", categories, least=2)
+        whole("latent", latent)
         if latent < categories - 1:
             raise ValueError(
-                f"a simplex of {categories} modes needs at least {categories - 1} latent "
-                f"dimensions, not {latent}"
+                f"latent must be at least {categories - 1} for a simplex of {categories} modes, "
+                f"not {latent}"
             )
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, not {scale}")
+        positive("scale", scale)
         centred = torch.eye(categories, dtype=torch.float64) - 1 / categories
         # The centred one-hot vectors have rank K - 1: the last singular vector is dropped.
         basis = torch.linalg.svd(centred).U[:, : categories - 1]
@@ -178,8 +181,7 @@ class Gaussian(FixedModes):
     """
 
     def __init__(self, latent: int = 20) -> None:
-        if latent < 1:
-            raise ValueError(f"the prior must have at least 1 latent dimension, not {latent}")
+        whole("latent", latent)
         super().__init__(torch.zeros(1, latent))
 
 
@@ -193,6 +195,7 @@ class Mixture(Prior):
     :param latent: D.
     :param spread: standard deviation of the initial means.
     :param weights: see :class:`Prior`, as for ``learn_weights``.
+    :raises ValueError: for a spread that is not finite or below 0.
     """
 
     def __init__(
@@ -204,6 +207,7 @@ class Mixture(Prior):
         learn_weights: bool = False,
     ) -> None:
         super().__init__(categories, latent, weights, learn_weights)
+        not_negative("spread", spread)
         self.mean = nn.Parameter(spread * torch.randn(categories, latent))
         self.log_scale = nn.Parameter(torch.zeros(categories, latent))
 
@@ -245,6 +249,7 @@ class Vamp(Prior):
         learn_weights: bool = False,
     ) -> None:
         super().__init__(categories, latent, weights, learn_weights)
+        whole("features", features)
         self.pseudo_logits = nn.Parameter(torch.randn(categories, features))
         self.encoder = encoder()
         self.head = nn.Linear(self.encoder.width, 2 * latent)

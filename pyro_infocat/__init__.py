@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyro_infocat.api import check_parts, fit
     from pyro_infocat.data import DataSet, Reader
     from pyro_infocat.errors import UserError
+    from pyro_infocat.estimator import InfoCatVAE
     from pyro_infocat.evaluation import Metric, Plot, Tested
     from pyro_infocat.loading import Run, load
     from pyro_infocat.objective import Batch, InfoCatELBO, Term
@@ -29,6 +30,7 @@ PUBLIC = {
     "Batch": "pyro_infocat.objective",
     "DataSet": "pyro_infocat.data",
     "InfoCatELBO": "pyro_infocat.objective",
+    "InfoCatVAE": "pyro_infocat.estimator",
     "Metric": "pyro_infocat.evaluation",
     "Plot": "pyro_infocat.evaluation",
     "Reader": "pyro_infocat.data",
@@ -47,6 +49,7 @@ __all__ = [
     "Batch",
     "DataSet",
     "InfoCatELBO",
+    "InfoCatVAE",
     "Metric",
     "Plot",
     "Reader",

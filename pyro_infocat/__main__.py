@@ -1,12 +1,18 @@
-"""``pyro-infocat run|sample|categorise|benchmark``: the commands of an installed copy."""
+"""``pyro-infocat run|sample|categorise|export|benchmark``: the commands of an installed copy."""
 
 import os
 import sys
 from collections.abc import Sequence
 
-from pyro_infocat import __version__, benchmark, categorise, run, sample
+from pyro_infocat import __version__, benchmark, categorise, export, run, sample
 
-COMMANDS = {"run": run, "sample": sample, "categorise": categorise, "benchmark": benchmark}
+COMMANDS = {
+    "run": run,
+    "sample": sample,
+    "categorise": categorise,
+    "export": export,
+    "benchmark": benchmark,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

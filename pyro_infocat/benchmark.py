@@ -23,7 +23,7 @@ from pyro_infocat.cli.markdown import with_table
 from pyro_infocat.errors import UserError
 from pyro_infocat.places import CHECKOUT, PRESETS
 from pyro_infocat.settings import CHECKPOINT, METRICS, MOST_SEED, setting
-from pyro_infocat.storage.files import replace, trouble
+from pyro_infocat.storage.files import read_json, replace, trouble
 
 MODULE = "pyro_infocat.benchmark"
 
@@ -32,6 +32,9 @@ RECIPE = "recipe.txt"
 
 RESULTS = CHECKOUT / "benchmarks" / "results" if CHECKOUT else Path("benchmarks") / "results"
 README = CHECKOUT / "README.md" if CHECKOUT else Path("README.md")
+
+DELETE = "delete it, and what it holds is made anew"
+"""For a damaged file of metrics or of results."""
 
 COLUMNS = {
     "accuracy": ("accuracy", "{:.3f}", max),
@@ -145,7 +148,7 @@ def run(options: Options, flags: Sequence[str]) -> int:
                     file=sys.stderr,
                 )
             elif (folders[seed] / METRICS).exists():
-                runs[seed] = json.loads((folders[seed] / METRICS).read_text())
+                runs[seed] = read_json(folders[seed] / METRICS, DELETE)
         if runs:
             record: dict[str, Any] = {"name": name, "preset": preset.name, "flags": list(flags)}
             in_order = [runs[seed] for seed in sorted(runs)]
@@ -185,7 +188,7 @@ def _finished(file: Path, recipe: str, name: str) -> dict[int, dict[str, Any]]:
 
     :raises UserError: where the file is another row's.
     """
-    record = json.loads(file.read_text()) if file.exists() else {}
+    record = read_json(file, DELETE) if file.exists() else {}
     if record.get("name", name) != name:
         raise UserError(
             f"'{file}' is of the row '{record['name']}'; choose another name", "name", repr(name)
@@ -200,7 +203,7 @@ def _keep_recipe(place: Path, recipe: str) -> None:
     file = place / RECIPE
     if not file.exists():
         place.mkdir(parents=True, exist_ok=True)
-        file.write_text(recipe)
+        replace(file, recipe.encode())
     elif file.read_text() != recipe:
         raise UserError(
             f"'{place}' holds runs of another preset or other flags, see '{file}'; delete it, or "
@@ -293,7 +296,7 @@ def _as_markdown(
 def records(results: Path) -> list[dict[str, Any]]:
     """The rows in a folder of results, by name of file."""
     files = sorted(results.glob("*.json"), key=lambda path: path.stem)
-    found = [json.loads(path.read_text()) for path in files]
+    found = [read_json(path, DELETE, kind=object) for path in files]
     return [record for record in found if isinstance(record, dict) and record.get("runs")]
 
 

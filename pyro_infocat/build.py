@@ -21,6 +21,7 @@ from pyro_infocat.data import Observation
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.parts import create, find, own_parameters
+from pyro_infocat.runtime.memory import TRAINED, Fitting
 from pyro_infocat.settings import ROLES, Part, Settings
 from pyro_infocat.views import View
 
@@ -77,35 +78,61 @@ class Builder:
         self.settings, self.facts, self.trust = settings, facts, trust
         self.instances, self.notes = instances or {}, notes
 
-    def programs(self, device: torch.device) -> tuple[CatVAE, Guide]:
+    def programs(self, device: torch.device, copies: int = 1) -> tuple[CatVAE, Guide]:
         """The model and the guide.
 
+        :param copies: how many of each number memory must hold.
         :raises UserError: where a part cannot be made.
         """
+        with Fitting(copies):
+            model, guide = self._programs()
+        return model.to(device), guide.to(device)
+
+    def _programs(self) -> tuple[CatVAE, Guide]:
         # At once, so that a guide that reads the prior reads the copy of it.
-        self._copies = copy.deepcopy({r: self.instances[r] for r in ROLES if r in self.instances})
+        try:
+            self._copies = copy.deepcopy(
+                {r: self.instances[r] for r in ROLES if r in self.instances}
+            )
+        except TypeError as error:
+            wanted = getattr(self.instances.get("guide"), "prior", None)
+            if wanted is None or wanted is self.instances.get("prior"):
+                raise
+            raise UserError(
+                "was made of a prior that is not this run's; give that prior too: prior=...",
+                "guide",
+                type(self.instances["guide"]).__name__,
+            ) from error
         given: dict[str, Any] = {
             "features": self.facts.features,
             "shape": self.facts.shape,
             "levels": self.facts.levels,
+            "columns": self.facts.columns,
             "kl": self.settings.kl,
         }
         given["encoder"] = functools.partial(self.make, "encoder", dict(given))
         prior: Prior = self.make("prior", given)
         given |= {"prior": prior, "categories": prior.categories, "latent": prior.latent}
         given["likelihood"] = self.make("likelihood", given)
+        if self.facts.colour and given["likelihood"].binary and self.settings.observe == "auto":
+            raise UserError(
+                f"{self.settings.likelihood.class_path} holds 0 and 1 only, and the images are in "
+                "colour; give models.likelihoods.Gaussian or DiscretisedLogistic, or --observe "
+                "binary to draw each channel as 0 or 1",
+                "likelihood",
+            )
         given["decoder"] = self.make("decoder", given)
         guide: Guide = self.make("guide", given)
         model: CatVAE = self.make("model", given)
         self._given = given
-        return model.to(device), guide.to(device)
+        return model, guide
 
     def parts(self, device: torch.device) -> Parts:
         """All that training needs.
 
         :raises UserError: where a part cannot be made, or a weight is of no term.
         """
-        model, guide = self.programs(device)
+        model, guide = self.programs(device, TRAINED)
         view = self.make("view", self._given)
         return Parts(model, guide, view, self.objective())
 

@@ -44,6 +44,7 @@ class Facts:
     :ivar levels: number of levels of a pixel; 0 of what is no image.
     :ivar classes: a name for each label; none for data without labels.
     :ivar columns: of a table.
+    :ivar fitted: whether picture files are made to fit the shape: resized, and cropped.
     """
 
     preset: str
@@ -51,6 +52,7 @@ class Facts:
     levels: int
     classes: tuple[str, ...]
     columns: tuple[Column, ...] = ()
+    fitted: bool = False
 
     @classmethod
     def of(cls, held: Mapping[str, Any]) -> "Facts":
@@ -70,6 +72,7 @@ class Facts:
             and type(facts.levels) is int
             and (facts.levels == 0 or facts.levels > 1)
             and _are_words(facts.classes)
+            and type(facts.fitted) is bool
             and all(map(_is_column, columns))
             and (not columns or sum(one.width for one in columns) == facts.features)
         )
@@ -86,6 +89,11 @@ class Facts:
     def images(self) -> bool:
         """Whether an example can be shown as a picture."""
         return self.levels > 0
+
+    @property
+    def colour(self) -> bool:
+        """Whether an example is an image in colour."""
+        return self.images and len(self.shape) == 3
 
 
 def _are_words(held: Any) -> bool:
@@ -125,7 +133,7 @@ def no_data_set(name: str) -> UserError:
         text = "the run's data were arrays given in Python, which no command line has; give --data"
     else:
         text = (
-            f"no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give an .npz "
-            "of your own images"
+            f"no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give a folder "
+            "or an .npz of your own images, or a table (.csv, .tsv, .parquet)"
         )
     return UserError(text, "data")

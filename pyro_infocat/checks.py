@@ -3,7 +3,6 @@
 Shapes: B batch, K categories, D latent dimensions, X features.
 """
 
-import warnings
 from typing import Any
 
 import pyro
@@ -39,8 +38,21 @@ def try_parts(settings: Settings, parts: Parts, split: Split, observation: Obser
     """
     model, guide = parts.model, parts.guide
     _check_number(settings, len(split))
+    # Of rows of a table, which have as many modes as they say; images have had others all along.
+    if not split.levels and len(split) < model.prior.categories:
+        raise UserError(
+            f"has {model.prior.categories} categories for {len(split)} examples; give fewer",
+            "prior",
+            _path(settings, "prior"),
+        )
     _check_batch(settings, model, guide)
     shapes = _shapes(model, guide)
+    if not split.levels and observation == "binary":
+        raise UserError(
+            "holds 0 and 1 only, and the data are real numbers; models.tables.Mixed holds a table",
+            "likelihood",
+            _path(settings, "likelihood"),
+        )
     some = split.part(torch.arange(min(CHECKED, len(split)), device=split.pixels.device))
     x = some.fixed(observation)
     schedule = Schedule(settings, parts)
@@ -53,13 +65,10 @@ def try_parts(settings: Settings, parts: Parts, split: Split, observation: Obser
         evaluating(x.device),
         statistics_kept(model, guide),
         pyro.validation_enabled(),
-        warnings.catch_warnings(),
     ):
-        # What is held fixed, such as a network trained before, is meant to be.
-        warnings.filterwarnings("ignore", ".* because requires_grad=False")
         _check_model(settings, model, x, any("generated" in t.needs for t in wanted))
         _check_guide(settings, model, guide, x)
-        view = _check_view(settings, guide, parts.view, x)
+        view = _check_view(settings, guide, parts.view, x, split.levels == 0)
         _check_bound(settings, parts, x, wanted, {"view": view, "labels": some.labels})
     _check_parameters(model, guide)
     _check_tensors(settings, model, guide)
@@ -241,8 +250,13 @@ def _is_plate(site: Any) -> bool:
     return type(site["fn"]).__name__ == "_Subsample"
 
 
-def _check_view(settings: Settings, guide: Guide, view: View, x: Tensor) -> Tensor:
-    """Try a view of x (B, X), and return it."""
+def _check_view(
+    settings: Settings, guide: Guide, view: View, x: Tensor, tabular: bool = False
+) -> Tensor:
+    """Try a view of x (B, X), and return it.
+
+    :param tabular: whether NaN stands for a value that is missing.
+    """
     name = ("view", _path(settings, "view"))
     with attributed(*name, f"it must accept x of shape {tuple(x.shape)} and q(c|x)"):
         made = view(x, guide.category)
@@ -252,7 +266,7 @@ def _check_view(settings: Settings, guide: Guide, view: View, x: Tensor) -> Tens
             f"{tuple(x.shape)}; they must be the same",
             *name,
         )
-    if not made.isfinite().all():
+    if (made.isinf() if tabular else ~made.isfinite()).any():
         raise UserError("makes numbers that are not finite of x; it must make grey levels", *name)
     return made
 

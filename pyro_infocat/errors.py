@@ -44,7 +44,9 @@ class UserError(Exception):
 
 def reason(error: BaseException) -> str:
     """What an exception says, on one line and shortened; its type where it says nothing."""
-    return textwrap.shorten(str(error), LONGEST, placeholder=" ...") or type(error).__name__
+    # Behind this PyTorch lists the addresses of its own functions.
+    said = str(error).partition("Exception raised from ")[0]
+    return textwrap.shorten(said, LONGEST, placeholder=" ...") or type(error).__name__
 
 
 @contextmanager

@@ -4,28 +4,29 @@ The command line (:mod:`pyro_infocat.run`) and :func:`pyro_infocat.fit` both end
 """
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
-import torchvision
 
-from pyro_infocat.build import Builder, observation
+from pyro_infocat import report
+from pyro_infocat.build import Builder, Parts, observation
 from pyro_infocat.checks import try_parts
 from pyro_infocat.data import DataSet, Reader
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation import Tested, figures
-from pyro_infocat.evaluation.metrics import evaluate
+from pyro_infocat.evaluation.metrics import check_names, evaluate
 from pyro_infocat.instances import check_instances
 from pyro_infocat.kinds import kind_of
 from pyro_infocat.loading import Run
-from pyro_infocat.parts import create, find
+from pyro_infocat.parts import create, find, parameters
 from pyro_infocat.runtime import processes
-from pyro_infocat.runtime.device import pick
+from pyro_infocat.runtime.device import compute_on, pick
 from pyro_infocat.runtime.precision import PRECISIONS, fastest
 from pyro_infocat.settings import CONFIG, Part, Settings
 from pyro_infocat.storage.folder import RunFolder
@@ -42,48 +43,56 @@ def run(
     data: DataSet | None = None,
     instances: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    told: Callable[[str], str] = str,
+    preset: str = "",
+    measured: bool = True,
 ) -> Run:
     """Train, evaluate and draw into a folder.
 
     :param data: in the place of what the settings name.
     :param instances: parts that the user made, by role.
+    :param told: how a line about settings is written where no flags were given.
+    :param preset: the one that was chosen by what the data are.
+    :param measured: whether to evaluate and draw; else the last thing is the checkpoint.
     :raises UserError: for anything that the user gave wrong.
     """
     device = pick(settings.device)
-    if device.type == "cuda":
-        # Streams and graphs are made on the current one.
-        torch.cuda.set_device(device)
-        # What is called float32 is: its default rounds convolutions' inputs to ten bits.
-        for layers in ("conv", "rnn"):
-            getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
+    compute_on(device)
     folder, first = RunFolder(out), processes.rank() == 0
     said: list[str] = []
     with ExitStack() as stack:
         if resume and first and out.is_dir():
             stack.enter_context(folder.locked())
         if settings.precision == "auto":
-            settings, said = _precise(settings, folder if resume else None, device)
+            settings, said = precise(settings, folder if resume else None, device)
         checkpoint = folder.reopen(settings) if resume else None
         data = (read_data(settings) if data is None else data).checked().to(device)
         if checkpoint is not None:
             _check_data(checkpoint, data, out)
+        # A user's own programs in this process have theirs.
+        stack.enter_context(pyro.get_param_store().scope())
         pyro.set_rng_seed(settings.seed)
         builder = Builder(settings, data.facts, instances=instances)
         parts = builder.parts(device)
         metrics, plots = builder.several("metrics"), builder.several("figures")
+        check_names(metrics, data.facts)
+        figures.check_names(plots, data.facts)
         observed = observation(settings, parts.model.decoder.likelihood)
         try_parts(settings, parts, data.train, observed)
         check_instances(settings, data.facts, parts, instances or {})
+        if checkpoint is not None:
+            _check_labels(checkpoint, data, parts, out)
         if first:
+            if data.said:
+                print(f"data: {data.said}{f'; preset {preset}' if preset else ''}")
             for line in [*said, *notes(settings, parts, data.facts)]:
-                print(line)
+                print(told(line))
             if checkpoint is None:
                 folder.create(settings)
                 stack.enter_context(folder.locked())
             else:
                 folder.go_on(settings, checkpoint)
 
-        stack.enter_context(pyro.get_param_store().scope())
         stack.enter_context(pyro.validation_enabled(False))
         stack.enter_context(torch.enable_grad())
         processes.join(device)
@@ -96,21 +105,26 @@ def run(
         history = train(settings, data, parts, folder, checkpoint, progress=progress)
         processes.leave()
         model, guide = parts.model.eval(), parts.guide.eval()
-        if first:
-            if len(history) < settings.epochs:
-                waited = f"{settings.patience} without a better bound"
-                print(f"stopped after epoch {len(history)}: {waited}")
+        if first and len(history) < settings.epochs:
+            waited = f"{settings.patience} without a better bound"
+            print(f"stopped after epoch {len(history)}: {waited}")
+        if first and measured:
             samples, seed = settings.nll_samples, settings.seed
             tested = Tested(model, guide, data, observed, history, samples, seed)
             of_the_run = _of_the_run(settings, data, history, device)
             result = evaluate(tested, metrics, of_the_run) | of_the_run
-            folder.write_metrics(result)
             figures.draw(tested, out / "figures", plots)
+            report.write(tested, result, settings, folder)
+            # Last: a benchmark takes a run that has its metrics for finished.
+            folder.write_metrics(result)
             _say(out, result)
+    for parameter in [*model.parameters(), *guide.parameters()]:
+        # Pyro's store, which is left, hangs a weak reference on each, which no pickle takes.
+        vars(parameter).pop("unconstrained", None)
     return Run(model, guide, settings, data.facts, observed, out)
 
 
-def _precise(
+def precise(
     settings: Settings, resumed: RunFolder | None, device: torch.device
 ) -> tuple[Settings, list[str]]:
     """The settings with the precision that ``auto`` stands for, and a line that says so.
@@ -142,6 +156,10 @@ def read_data(settings: Settings, trust: Sequence[str] | None = None) -> DataSet
     :raises UserError: where they cannot be read.
     """
     reader = reader_of(settings, trust)
+    for name in ("data_label", "data_columns"):
+        if getattr(settings, name) is not None and name not in parameters(type(reader)):
+            kind = f"{type(reader).__module__}.{type(reader).__qualname__}"
+            raise UserError(f"is of tables, and {kind} reads none; leave it out", name)
     if settings.reader is None:
         return reader.read()
     path = settings.reader.class_path
@@ -160,7 +178,13 @@ def reader_of(settings: Settings, trust: Sequence[str] | None = None) -> Reader:
     """
     part = settings.reader or Part(kind_of(settings.data).reader)
     kind = find("reader", part.class_path, "reader", trust)
-    given = {"data": settings.data, "data_root": Path(settings.data_root)}
+    given = {
+        "data": settings.data,
+        "data_root": Path(settings.data_root),
+        "data_size": settings.data_size,
+        "data_label": settings.data_label,
+        "data_columns": settings.data_columns,
+    }
     reader: Reader = create("reader", kind, part, given)
     return reader
 
@@ -180,7 +204,8 @@ def _of_the_run(
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            # Of its own import, which takes a second, only data sets have need.
+            "torchvision": version("torchvision"),
             "pyro": pyro.__version__,
         },
         "made_by": made_by(),
@@ -190,19 +215,32 @@ def _of_the_run(
 def _check_data(checkpoint: Mapping[str, Any], data: DataSet, out: Path) -> None:
     """Refuse to go on with other images than the run's. Older checkpoints do not know theirs."""
     before, now = checkpoint.get("data"), data.fingerprint
+    these = "images" if data.facts.images else "rows"
     shape = tuple(checkpoint.get("facts", {}).get("shape", data.facts.shape))
     if shape != data.facts.shape:
         raise UserError(
-            f"'{out}' was trained on images of shape {shape}, and these are of {data.facts.shape}; "
-            "give the same ones, or choose another --out",
+            f"'{out}' was trained on examples of shape {shape}, and these are of "
+            f"{data.facts.shape}; give the same ones, or choose another --out",
             "resume",
         )
     if checkpoint.get("facts", {}).get("classes") and not data.facts.classes:
-        print(f"the run in '{out}' had labels, and these images have none: no accuracy is measured")
+        print(f"the run in '{out}' had labels, and these {these} have none: no accuracy is given")
     if before is not None and before != now:
         raise UserError(
-            f"'{out}' was trained on other images: {_images(before)}, and these are "
+            f"'{out}' was trained on other {these}: {_images(before)}, and these are "
             f"{_images(now)}; give the same ones, or choose another --out",
+            "resume",
+        )
+
+
+def _check_labels(checkpoint: Mapping[str, Any], data: DataSet, parts: Parts, out: Path) -> None:
+    """Refuse to go on with other labels than the run's, where a term looks at them."""
+    looking = [term.name for term in parts.bound.declared if "labels" in term.needs]
+    # Older checkpoints do not know theirs.
+    if looking and checkpoint.get("labels") not in (None, data.train.label_checksum()):
+        raise UserError(
+            f"'{out}' was trained with other labels, which {', '.join(looking)} looks at; give the "
+            "same ones, or choose another --out",
             "resume",
         )
 

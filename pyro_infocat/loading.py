@@ -14,7 +14,7 @@ from models import CatVAE
 from pyro_infocat.build import Builder, observation
 from pyro_infocat.catalogue import DATA_SETS, Facts, no_data_set
 from pyro_infocat.data import Observation, observe
-from pyro_infocat.data.archive import in_unit_interval
+from pyro_infocat.data.archive import as_rows, in_unit_interval, layouts
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.parts import UntrustedError
 from pyro_infocat.resolve import unknown_key
@@ -58,32 +58,67 @@ class Run:
         """A row an epoch of every named term in nats per example."""
         return RunFolder(self.folder).history()
 
-    def probabilities(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
+    def probabilities(self, images: Any) -> np.ndarray:
         """q(c | x) of images (B, height, width) or (B, X), as bytes or in [0, 1]: (B, K).
 
-        :raises UserError: for images of another shape, or other numbers.
+        Images in colour are (B, 3, height, width) or (B, height, width, 3). A run on a table takes
+        a DataFrame, or (B, X) in the table's own units.
+
+        :raises UserError: for examples of another shape, or other numbers.
         """
-        array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
-        array = np.asarray(array)
-        shape = self.facts.shape
-        if array.shape[1:] not in (shape, (1, *shape), (self.facts.features,)):
-            raise UserError(
-                f"the images have shape {array.shape}; the run needs (B, {shape[0]}, {shape[1]})"
-            )
         device = self.model.prior.logits.device
-        grey = in_unit_interval(array, "the array of images", self.facts.levels - 1)
-        if not len(grey):
+        x = self.examples(images).to(self.model.prior.logits)
+        if not len(x):
             # PyTorch's distributions refuse a batch of none.
             return np.empty((0, self.guide.categories), np.float32)
-        x = torch.from_numpy(grey).reshape(len(grey), -1).to(self.model.prior.logits)
         with evaluating(device, self.model, self.guide):
             found = [self.guide.category(observe(part, self.observation)).probs
                      for part in x.split(1000)]  # fmt: skip
         return torch.cat(found).cpu().numpy()
 
-    def categorise(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
-        """The likeliest category of images, as :meth:`probabilities` takes them: (B,)."""
+    def examples(self, images: Any) -> torch.Tensor:
+        """Examples (B, X) as the run's data are held, of images or rows of a table."""
+        if self.facts.columns:
+            from pyro_infocat.data.table import examples
+
+            held = images.detach().cpu() if isinstance(images, torch.Tensor) else images
+            try:
+                return examples(held, self.facts, "the table").split.pixels
+            except UserError as error:
+                raise UserError(error.message.removeprefix(": ")) from error
+        array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
+        array = np.asarray(array)
+        rows = as_rows(array, self.facts.shape)
+        if rows is None:
+            wanted = layouts(self.facts.shape, "B")
+            raise UserError(f"the images have shape {array.shape}; the run needs {wanted}")
+        return torch.from_numpy(
+            in_unit_interval(rows, "the array of images", self.facts.levels - 1)
+        )
+
+    def categorise(self, images: Any) -> np.ndarray:
+        """The likeliest category of examples, as :meth:`probabilities` takes them: (B,)."""
         return self.probabilities(images).argmax(-1)
+
+    def inverse(self, x: np.ndarray | torch.Tensor) -> Any:
+        """A DataFrame in the table's own units of x (B, X), as the model has rows of a table.
+
+        A binary column or one of categories has its likeliest value.
+
+        :raises UserError: where the run's data were no table.
+        """
+        if not self.facts.columns:
+            raise UserError("the run was trained on no table, so x has no columns")
+        from pyro_infocat.data.table import decoded
+
+        held = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+        return decoded(held, self.facts.columns)
+
+
+def is_frame(value: Any) -> bool:
+    """Whether a value is a DataFrame. pandas need not be imported for one that is none."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
 
 
 def load(folder: str | Path, device: str = "cpu", trust: str | Sequence[str] = ()) -> Run:

@@ -6,7 +6,7 @@ in Python, whose programs no compiler takes whole.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,11 +90,32 @@ def computing_in(precision: str, module: nn.Module) -> Iterator[None]:
     Parameters, their gradients and the optimiser stay in float32 (mixed precision: Micikevicius
     et al. 2018). bfloat16 has float32's range, so nothing has to be scaled.
     """
-    every = [] if precision == "float32" else networks(module)
+    with _computing(torch.bfloat16, [] if precision == "float32" else [module]):
+        yield
+
+
+@contextmanager
+def autocast_in_networks_alone(device_type: str, *programs: Any) -> Iterator[None]:
+    """Where autocast is on, let it reach the networks inside the programs and nothing else.
+
+    What is summed in half precision has two or three digits.
+    """
+    if not torch.is_autocast_enabled(device_type):
+        yield
+        return
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    dtype = torch.get_autocast_dtype(device_type)
+    with torch.autocast(device_type, enabled=False), _computing(dtype, modules):
+        yield
+
+
+@contextmanager
+def _computing(dtype: torch.dtype, modules: Sequence[nn.Module]) -> Iterator[None]:
+    every = networks(nn.ModuleList(modules))
     # On a GPU autocast takes recurrent layers to float16 whatever it is asked, and that overflows.
     changed = [network for network in every if not isinstance(network, nn.RNNBase)]
     for network in changed:
-        network.forward = _in_bfloat16(network.forward)
+        network.forward = _computing_in(dtype, network.forward)
     try:
         yield
     finally:
@@ -103,9 +124,9 @@ def computing_in(precision: str, module: nn.Module) -> Iterator[None]:
             del network.forward
 
 
-def _in_bfloat16(forward: Any) -> Any:
+def _computing_in(dtype: torch.dtype, forward: Any) -> Any:
     def computed(x: Tensor, *others: Any, **named: Any) -> Any:
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, dtype):
             answer = forward(x, *others, **named)
         return tree_map_only(Tensor, _widened, answer)
 
@@ -113,7 +134,7 @@ def _in_bfloat16(forward: Any) -> Any:
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 @contextmanager
@@ -135,7 +156,7 @@ def compiled(wanted: bool, module: nn.Module, attempt: Callable[[], Any]) -> Ite
             except Exception as error:
                 _as_they_were(changed)
                 said = reason(error)[:200]
-                print(f"--compile true: networks run as they are ({said})", file=sys.stderr)
+                print(f"torch.compile: networks run as they are ({said})", file=sys.stderr)
         yield
     finally:
         _as_they_were(changed)

@@ -224,6 +224,15 @@ def is_plain(value: Any) -> bool:
     return type(value) in PLAIN
 
 
+def _holds_null(value: Any) -> bool:
+    """Whether a word somewhere in a plain value holds the character that ends words in C."""
+    if isinstance(value, Mapping):
+        return _holds_null([*value, *value.values()])
+    if isinstance(value, list | tuple):
+        return any(map(_holds_null, value))
+    return isinstance(value, str) and "\0" in value
+
+
 def plain(value: Any) -> Any:
     """A value as a config reads it back: a tuple as a list, a path as a word, an Enum's value."""
     if isinstance(value, Enum):
@@ -251,6 +260,8 @@ def conform(
             "false, or lists or names with values of them",
             setting,
         )
+    if _holds_null(value):
+        raise UserError("holds a null character, which no name may; leave it out", setting)
     kind: Any = Any if annotation is NOTHING else annotation
     bounds: Any = {LIMITS[name]: limit for name, limit in (limits or {}).items()}
     try:

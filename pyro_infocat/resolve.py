@@ -17,7 +17,7 @@ import yaml
 
 from pyro_infocat.catalogue import IN_MEMORY
 from pyro_infocat.errors import UserError, reason
-from pyro_infocat.kinds import IMAGES, kind_of
+from pyro_infocat.kinds import IMAGES, kind_of, preset_for
 from pyro_infocat.parts import (
     NOTHING,
     as_part,
@@ -79,10 +79,10 @@ def preset_of(data: str) -> Path:
 
     :raises UserError: where the preset is missing.
     """
-    kind = IMAGES
+    name = IMAGES.preset
     with suppress(UserError):
-        kind = kind_of(data)
-    return preset_path(kind.preset)
+        name = preset_for(data)
+    return preset_path(name)
 
 
 def preset_path(name: str) -> Path:

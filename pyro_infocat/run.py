@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         before = _written(out)
         from pyro_infocat import experiment
 
-        experiment.run(settings, out, resume)
+        experiment.run(settings, out, resume, preset=request.preset)
     except UserError as error:
         return _fail(error.told(request.resolver.origin if request else _as_flag))
     except BrokenPipeError:
@@ -40,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if out is None or not _of_writing(error, out):
             raise
-        where = error.filename or out
-        return _fail(
-            f"--out: cannot write '{where}' ({error.strerror}); make room or choose another --out"
-        )
+        where = os.fsdecode(error.filename or out)
+        remedy = "make room or choose another --out"
+        if not out.is_dir():
+            remedy = "the run's folder was moved, deleted or replaced; put it back and go on"
+        return _fail(f"--out: cannot write '{where}' ({error.strerror}); {remedy}")
     except KeyboardInterrupt:
         how = "nothing was written"
         if out is not None and _written(out) != before:
@@ -66,7 +67,7 @@ def _of_writing(error: OSError, out: Path) -> bool:
     """Whether an error is of the disk that the run is written to: a full one names no file."""
     if error.errno is None or isinstance(error, ConnectionError):
         return False
-    return error.filename is None or Path(error.filename).is_relative_to(out)
+    return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(out)
 
 
 def _written(out: Path) -> tuple[int, int] | None:

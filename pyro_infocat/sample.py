@@ -3,6 +3,7 @@
 Shapes: B batch, K categories, D latent dimensions, S samples, X features.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ from typing import Any
 from pyro_infocat.cli.command_line import parse, positional
 from pyro_infocat.errors import UserError
 from pyro_infocat.settings import CONFIG, MOST_SEED, setting
+from pyro_infocat.storage.files import replace
 
 MODULE = "pyro_infocat.sample"
 
 MOST_DRAWN = 100
 """Images across and down of a PNG; the .npz holds all."""
+
+LARGEST = 256
+"""Side to which an image of a PNG is enlarged at most."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ class Options:
     categories: list[int] | None = setting(None, "which categories; all when not given")
     reconstruct: list[str] | None = setting(
         None,
-        "reconstruct images: PNG files, an .npy or .npz of shape (B, height, width) in [0, 1] or "
-        "bytes, or 'test' for the first of the test split",
+        "reconstruct images: PNG or JPEG files, an .npy or .npz of shape (B, height, width), or "
+        "(B, 3, height, width) in colour, in [0, 1] or bytes, or 'test' for the first of the test "
+        "split",
     )
     interpolate: list[str] | None = setting(
         None,
@@ -103,21 +109,53 @@ def write(options: Options) -> None:
             grid = arrays["x"].unflatten(0, (-1, number))
     out = options.out or options.run / "samples"
     numbers: Any = {key: value.cpu().numpy() for key, value in arrays.items()}
+    if run.facts.columns:
+        _write_table(out, name, numbers, run.inverse(arrays["x"]))
+        return
     drawn = grid[:MOST_DRAWN, :MOST_DRAWN]
-    pictures = drawn.clamp(0, 1).reshape(-1, 1, *run.facts.shape)
-    enlarged = torch.nn.functional.interpolate(pictures, scale_factor=4, mode="nearest")
+    *channels, height, width = run.facts.shape
+    pictures = drawn.clamp(0, 1).reshape(-1, *(channels or [1]), height, width)
+    scale = max(1, min(4, LARGEST // max(height, width)))
+    enlarged = torch.nn.functional.interpolate(pictures, scale_factor=scale, mode="nearest")
+    archive, picture = io.BytesIO(), io.BytesIO()
+    np.savez(archive, **numbers)
+    save_image(enlarged, picture, "png", nrow=drawn.shape[1], padding=4, pad_value=1)
+    _put(out, {f"{name}.npz": archive, f"{name}.png": picture})
+    some = "" if drawn.shape == grid.shape else f" (the first {MOST_DRAWN} across and down drawn)"
+    print(f"{out / name}.png and .npz{some}")
+
+
+def _write_table(out: Path, name: str, numbers: dict[str, Any], rows: Any) -> None:
+    """Rows of a table in its own units, and all arrays as they are.
+
+    :param rows: a DataFrame; in front of it stands the category, or the share of the way.
+    """
+    import numpy as np
+
+    if "c" in numbers:
+        first, values = "category", numbers["c"]
+    else:
+        first, values = "share", np.linspace(0, 1, len(rows))
+    # The table may have a column of that name too.
+    rows.insert(0, first, values, allow_duplicates=True)
+    archive, table = io.BytesIO(), io.BytesIO()
+    np.savez(archive, **numbers)
+    rows.to_csv(table, index=False, float_format="%.6g", lineterminator="\n")
+    _put(out, {f"{name}.npz": archive, f"{name}.csv": table})
+    print(f"{out / name}.csv and .npz")
+
+
+def _put(out: Path, files: dict[str, io.BytesIO]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        np.savez(out / f"{name}.npz", **numbers)
-        save_image(enlarged, out / f"{name}.png", nrow=drawn.shape[1], padding=4, pad_value=1)
+        for name, content in files.items():
+            replace(out / name, content.getvalue())
     except OSError as error:
         raise UserError(
             f"cannot write '{error.filename or out}' ({error.strerror}); choose a folder that can "
             "be written",
             "out",
         ) from error
-    some = "" if drawn.shape == grid.shape else f" (the first {MOST_DRAWN} across and down drawn)"
-    print(f"{out / name}.png and .npz{some}")
 
 
 def _check(options: Options) -> None:

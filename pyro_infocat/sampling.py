@@ -14,12 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pyro_infocat import pictures
 from pyro_infocat.catalogue import Facts
 from pyro_infocat.data import observe
-from pyro_infocat.data.archive import WHITE, in_unit_interval
+from pyro_infocat.data.archive import WHITE, as_rows, in_unit_interval, layouts
+from pyro_infocat.data.readers import missing
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.evaluation.means import mean_of
 from pyro_infocat.experiment import read_data
+from pyro_infocat.kinds import TABLE, kind_of
 from pyro_infocat.loading import Run
 
 ARRAYS = (".npy", ".npz")
@@ -30,6 +33,8 @@ def conditional(
     run: Run, categories: Sequence[int] | None, number: int, temperature: float = 1.0
 ) -> Arrays:
     """``number`` samples of each category: c (B,), z (B, D) and the mean image x (B, X).
+
+    Of a table x is a row drawn from p(x | z): its mean is no row that there could be.
 
     :param categories: which; all when None.
     :param temperature: factor on the spread of p(z | c) about its mean.
@@ -44,7 +49,9 @@ def conditional(
     component = run.model.prior.component(c)
     middle = mean_of(component)
     z = middle + temperature * (component.sample() - middle)
-    return {"c": c, "z": z, "x": mean_of(run.model.decoder(z))}
+    described = run.model.decoder(z)
+    x = described.sample() if run.facts.columns else mean_of(described)
+    return {"c": c, "z": z, "x": x}
 
 
 def reconstruct(run: Run, images: Tensor) -> Arrays:
@@ -89,7 +96,22 @@ def read_images(
     parts = []
     for name in names:
         if name == "test":
+            lacking = [] if run.settings.reader else missing(run.settings.data, data_root)
+            if lacking:
+                # The run's config may be someone else's, and with it the place to write to.
+                raise UserError(
+                    f"'{data_root}' lacks {lacking[0]}, and nothing is downloaded here; give "
+                    "--data_root, where the archives are",
+                    "reconstruct",
+                    "test",
+                )
             data = read_data(replace(run.settings, data_root=str(data_root)), trust)
+            if run.facts.columns and data.facts.columns != run.facts.columns:
+                raise UserError(
+                    f"the columns of '{run.settings.data}' are no longer the run's; give a table",
+                    "reconstruct",
+                    "test",
+                )
             if data.facts.shape != run.facts.shape:
                 raise UserError(
                     f"the images of '{run.settings.data}' are now of shape {data.facts.shape}, and "
@@ -111,7 +133,8 @@ def _latent(run: Run, end: str) -> Tensor:
         return mean_of(run.model.prior.component(torch.tensor([int(end)], device=_device(run))))
     if not Path(end).exists():
         raise UserError(
-            f"no such file '{end}'; give an image file, or a category from 0 to {highest}",
+            f"no such file '{end}'; give {'a table' if run.facts.columns else 'an image file'}, or "
+            f"a category from 0 to {highest}",
             "interpolate",
         )
     images = _read_file(Path(end), run.facts).to(_device(run))
@@ -119,8 +142,17 @@ def _latent(run: Run, end: str) -> Tensor:
 
 
 def _read_file(path: Path, facts: Facts) -> Tensor:
+    if facts.columns:
+        from pyro_infocat.data.table import Table
+
+        if kind_of(str(path)) is not TABLE:
+            raise UserError(f"'{path}' is no table, and the run was trained on one; give a .csv")
+        try:
+            return Table(str(path)).again(facts).split.pixels
+        except UserError as error:
+            raise UserError(error.message.removeprefix(": ")) from error
     try:
-        array = _read_array(path)
+        array = _read_array(path, facts)
     # The readers of images, arrays and archives raise what they like.
     except Exception as error:
         raise UserError(
@@ -128,24 +160,22 @@ def _read_file(path: Path, facts: Facts) -> Tensor:
             ".npz of numbers"
         ) from error
     shape = facts.shape
-    # In front of height and width there may be a batch, and behind it one channel.
-    if array.shape[-2:] != shape or array.shape[1:-2] not in ((), (1,)) or not array.size:
-        height, width = shape
+    # One image, or a batch of them.
+    rows = as_rows(array[None] if array.ndim == len(shape) else array, shape)
+    if rows is None or not array.size:
         raise UserError(
-            f"'{path}' has shape {array.shape}; the run needs {shape}, (B, {height}, {width}) or "
-            f"(B, 1, {height}, {width})"
+            f"'{path}' has shape {array.shape}; the run needs {shape} or {layouts(shape, 'B')}"
         )
     # An array's bytes are grey levels of the run's own data, a picture's always go to 255.
     white = facts.levels - 1 if path.suffix in ARRAYS else WHITE
-    grey = in_unit_interval(array, f"'{path}'", white)
-    return torch.from_numpy(grey).reshape(-1, shape[0] * shape[1])
+    return torch.from_numpy(in_unit_interval(rows, f"'{path}'", white))
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path, facts: Facts) -> np.ndarray:
     if path.exists() and not path.is_file():
         raise OSError("it is no file")  # A pipe would be waited for.
     if path.suffix not in ARRAYS:
-        return _read_picture(path)
+        return _read_picture(path, facts)
     content = np.load(path, allow_pickle=False)
     if isinstance(content, np.ndarray):
         return content
@@ -162,7 +192,11 @@ def _read_array(path: Path) -> np.ndarray:
     return array
 
 
-def _read_picture(path: Path) -> np.ndarray:
+def _read_picture(path: Path, facts: Facts) -> np.ndarray:
+    if facts.fitted:
+        height, width = facts.shape[-2:]
+        with pictures.quiet():
+            return np.asarray(pictures.opened(str(path), height, width, facts.colour))
     with warnings.catch_warnings():
         # Of one that is much larger than any run's.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -171,7 +205,9 @@ def _read_picture(path: Path) -> np.ndarray:
             image.verify()
         with Image.open(path) as image:
             # Grey levels of more than a byte would become white.
-            return np.asarray(image if image.mode[0] in "IF" else image.convert("L"))
+            if image.mode[0] in "IF":
+                return np.asarray(image)
+            return np.asarray(image.convert("RGB" if facts.colour else "L"))
 
 
 def _device(run: Run) -> torch.device:

@@ -54,7 +54,7 @@ def parts(base: str, help: str) -> Any:
     return field(default=(), metadata={"help": help, "limits": {}, "role": Role(base)})
 
 
-DATA = ("features", "shape", "levels")
+DATA = ("features", "shape", "levels", "columns")
 PRIOR = (*DATA, "encoder", "prior", "categories", "latent")
 NETWORKS = (*PRIOR, "likelihood")
 
@@ -100,13 +100,28 @@ class Settings:
         "the generative program over c, z and x",
         (*NETWORKS, "decoder", "kl"),
     )
-    data: str = setting("digits", "digits, mnist, fashion-mnist, or an .npz file of images")
+    data: str = setting(
+        "digits",
+        "digits, mnist, fashion-mnist, a folder of pictures, a table (.csv, .tsv, .parquet), or an "
+        ".npz or .npy file",
+    )
     data_root: str = setting("data", "where archives are and are downloaded to")
+    data_size: int = setting(
+        32, "height and width that the pictures of a folder are made", least=4, most=512
+    )
+    data_label: str | None = setting(
+        None, "the column of a table that evaluation compares the categories with"
+    )
+    data_columns: list[str] | None = setting(
+        None,
+        "the columns of a table to use, each NAME or NAME:KIND (real, count, binary, category), or "
+        "-NAME for all but these; all when not given, by what they hold",
+    )
     reader: Part | None = part(
         None,
         "pyro_infocat.data.Reader",
         "reads --data; chosen by what --data is when not given",
-        ("data", "data_root"),
+        ("data", "data_root", "data_size", "data_label", "data_columns"),
     )
     observe: Literal["auto", "binary", "grey"] = setting(
         "auto", "what the likelihood gets: binarised pixels, grey levels, or whichever fits it"

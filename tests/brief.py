@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyro_infocat import report
 from pyro_infocat.evaluation import figures, generation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,9 +30,10 @@ QUICK: dict[str, Any] = {
 
 
 def be_brief(patch: pytest.MonkeyPatch) -> None:
-    """No figures, and an independent classifier that learns and judges less."""
+    """No figures, no report, and an independent classifier that learns and judges less."""
     kind = generation.MLPClassifier
     patch.setattr(figures, "draw", lambda *_: None)
+    patch.setattr(report, "write", lambda *_: None)
     patch.setattr(
         generation, "MLPClassifier", lambda _, **others: kind((8,), **others | {"max_iter": 2})
     )

@@ -10,6 +10,21 @@ from collections.abc import Iterator
 import pyro
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# Fixtures are not made anew for each example: those of these tests hold nothing that one leaves
+# to the next. The same examples each time, so that the suite does not fail by chance.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.register_profile(
+    "thorough", settings.get_profile("suite"), derandomize=False, max_examples=1000
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture

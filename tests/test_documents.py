@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import documents
 from benchmarks.tables import TABLES
-from pyro_infocat import benchmark, run, sample
+from pyro_infocat import benchmark, export, run, sample
 from pyro_infocat.cli.markdown import with_table
 from pyro_infocat.evaluation import figures, generation
 from tests.tiny import write_tiny_mnist
@@ -90,6 +90,8 @@ def execute(line: str, folder: Path) -> int:
             return run.main([*flags, *BRIEF])
         case ["python", "-m", "pyro_infocat.sample", *flags]:
             return sample.main(flags)
+        case ["python", "-m", "pyro_infocat.export", *flags]:
+            return export.main(flags)
         case ["python", "-m", "pyro_infocat.benchmark", preset, *flags]:
             flags = [flag for flag in flags if flag != "--readme"]
             seeds = ["--seeds", "0", "--results", str(folder / "results"), "--name", "brief"]

@@ -10,7 +10,7 @@ one, and no imports form a circle. From the bottom:
 2. data, views, and what is done to any network;
 3. the objective;
 4. model, guide, view and objective built from settings; the metrics and figures of them;
-5. training, and trying the parts before it;
+5. training, trying the parts before it, and what a run leaves to be read after it;
 6. runs as Python code: fit, load, sampling;
 7. command lines;
 8. the commands.
@@ -28,16 +28,26 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     {
-        *("errors", "places", "version", "settings", "catalogue", "kinds"),
+        *("errors", "places", "version", "settings", "catalogue", "kinds", "pictures"),
         *("parts", "resolve", "storage", "runtime"),
     },
     {"data", "views", "networks"},
     {"objective"},
     {"build", "evaluation"},
-    {"training", "checks", "instances"},
-    {"api", "experiment", "loading", "sampling", "assignment"},
+    {"training", "checks", "instances", "report"},
+    {
+        "api",
+        "keywords",
+        "in_python",
+        "estimator",
+        "experiment",
+        "loading",
+        "sampling",
+        "assignment",
+        "exporting",
+    },
     {"cli"},
-    {"run", "sample", "categorise", "benchmark", "__main__"},
+    {"run", "sample", "categorise", "export", "benchmark", "__main__"},
 )
 """The packages and modules of pyro_infocat, from the bottom."""
 

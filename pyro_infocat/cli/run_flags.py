@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_type_hints
 from pyro_infocat.catalogue import DATA_SETS
 from pyro_infocat.cli.command_line import HELP, Flag, shown, usage, words
 from pyro_infocat.errors import UserError
+from pyro_infocat.kinds import name_of
 from pyro_infocat.parts import find, in_words, own_parameters
 from pyro_infocat.resolve import Given, Resolver, config_path, preset_of, read_config
 from pyro_infocat.settings import CONFIG, DECLARED, ROLES, SEVERAL, Settings, default
@@ -33,10 +34,11 @@ OWN = {
 """Flags that are no settings."""
 
 AFTER = (
-    f"Data sets: {', '.join(DATA_SETS)}. Without --config the data set's own preset is used: "
-    "runs/digits.yaml (also for a file of your own), runs/mnist.yaml or runs/fashion.yaml. The "
-    "defaults above are of what neither the preset nor a flag gives. A class's arguments are flags "
-    "too: --prior.scale 3; --prior.help CLASS lists them."
+    f"Data sets: {', '.join(DATA_SETS)}. Without --config the data's own preset is used: "
+    "runs/digits.yaml (also for grey images of your own), runs/mnist.yaml, runs/fashion.yaml, "
+    "runs/colour.yaml (images of your own in colour) or runs/table.yaml (tables). The defaults "
+    "above are of what neither the preset nor a flag gives. A class's arguments are flags too: "
+    "--prior.scale 3; --prior.help CLASS lists them."
 )
 
 
@@ -46,6 +48,7 @@ class Request(NamedTuple):
     :ivar resolver: knows how each setting was given.
     :ivar name: of the preset or the data, for the default folder.
     :ivar notes: a line for each thing in a config that was passed over.
+    :ivar preset: the one that was chosen by what the data are; "" where a config was given.
     """
 
     resolver: Resolver
@@ -54,6 +57,7 @@ class Request(NamedTuple):
     resume: bool
     print_config: bool
     notes: list[str]
+    preset: str
 
     def folder(self, settings: Settings) -> Path:
         """Where the run goes."""
@@ -115,7 +119,7 @@ def read(argv: Sequence[str] | None = None) -> Request:
     below: list[Given] = []
     resume = truth("resume", own)
     data = next((str(one.value) for one in reversed(given) if one.key == ("data",)), None)
-    scaled = True
+    scaled, preset = True, ""
     if resume and out and not configs:
         # Where it cannot be read, the folder is refused as no run's later on.
         with suppress(UserError):
@@ -124,7 +128,8 @@ def read(argv: Sequence[str] | None = None) -> Request:
     if not configs and not below:
         # Checked before its preset is looked for.
         Resolver(given).plain()
-        below, _ = read_config(preset_of(data or default(DECLARED["data"])))
+        path = preset_of(data or default(DECLARED["data"]))
+        below, preset = read_config(path)[0], path.stem
     for config in configs:
         found, unknown = read_config(config)
         below, notes = below + found, notes + unknown
@@ -135,7 +140,7 @@ def read(argv: Sequence[str] | None = None) -> Request:
         values = resolver.plain()
     except UserError as error:
         raise UserError(error.told(resolver.origin)) from error
-    name = configs[-1].stem if configs else Path(values["data"]).stem
+    name = configs[-1].stem if configs else name_of(values["data"])
     return Request(
         resolver,
         name,
@@ -143,6 +148,7 @@ def read(argv: Sequence[str] | None = None) -> Request:
         resume,
         truth("print_config", own),
         notes,
+        preset,
     )
 
 

@@ -1,8 +1,9 @@
 """Images of one's own: arrays, in a NumPy archive or given in Python.
 
-Shapes: N examples.
+Shapes: N examples, X features.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyro_infocat.errors import UserError, reason
+from pyro_infocat.kinds import channels
 
 WHITE = 255
 """The largest byte."""
@@ -23,7 +25,8 @@ NAMES = ("x_train", "x_test", "y_train", "y_test", "classes")
 class Archive(NamedTuple):
     """What an archive holds.
 
-    :param images: bytes (N, height, width) under ``train`` and, where there are any, ``test``.
+    :param images: bytes (N, height, width) or (N, 3, height, width) under ``train`` and, where
+        there are any, ``test``.
     :param labels: whole numbers (N,) under the same names; zeros where there are no classes.
     :param classes: a name for each label; none without labels.
     """
@@ -60,13 +63,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
     """The images and labels of arrays by name.
 
-        x_train    images (N, height, width) or (N, 1, height, width), as bytes or in [0, 1]
+        x_train    images (N, height, width), (N, 1, height, width) or (N, height, width, 1), in
+                   colour (N, 3, height, width) or (N, height, width, 3); as bytes or in [0, 1]
         x_test     likewise; none are needed
         y_train    labels (N,), whole numbers from 0; none are needed
         y_test     likewise
         classes    a name for each label; their numbers where there is none
 
-    Grey levels in [0, 1] are rounded to 256.
+    Grey levels in [0, 1] are rounded to 256. What may be read both ways, as (N, 3, height, 3),
+    has its channels first.
 
     :param what: where they are from, for the error.
     :raises UserError: where an array is not as above.
@@ -141,16 +146,41 @@ def grey_levels(array: np.ndarray, what: str, white: int = WHITE) -> np.ndarray:
         raise UserError(error.message, "data") from error
 
 
+def as_rows(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Examples (N, X) of an array that holds them in any layout; None where it does not.
+
+    :param shape: of one: (height, width), (3, height, width) or (X,).
+    """
+    features = math.prod(shape)
+    of_one = array.shape[1:]
+    if len(shape) == 3 and of_one != shape and of_one == (*shape[1:], shape[0]):
+        array, of_one = np.moveaxis(array, -1, 1), shape
+    fit = [shape, (features,)]
+    if len(shape) == 2:
+        fit += [(1, *shape), (*shape, 1)]
+    return array.reshape(len(array), features) if array.ndim and of_one in fit else None
+
+
+def layouts(shape: tuple[int, ...], batch: str = "N") -> str:
+    """What :func:`as_rows` takes, as an error says it."""
+    sizes = ", ".join(map(str, shape))
+    if len(shape) < 3:
+        return f"({batch}, {sizes})"
+    return f"({batch}, {sizes}) or ({batch}, {', '.join(map(str, (*shape[1:], shape[0])))})"
+
+
 def _pixels(array: np.ndarray, what: str) -> np.ndarray:
-    """Images (N, height, width) as bytes."""
-    if array.ndim == 4 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 3 or not array[:1].size:
+    """Images (N, height, width) or (N, 3, height, width) as bytes."""
+    if channels(array.shape) is None or not array[:1].size:
         raise UserError(
-            f"{what} has shape {array.shape}; give (N, height, width) or (N, 1, height, width); "
-            "rows of X numbers that are no image go as (N, 1, X)",
+            f"{what} has shape {array.shape}; give (N, height, width), or in colour (N, 3, height, "
+            "width) or (N, height, width, 3); rows of X numbers that are no image go as (N, 1, X)",
             "data",
         )
+    if array.ndim == 4:
+        if array.shape[1] not in (1, 3):
+            array = np.moveaxis(array, -1, 1)
+        array = array[:, 0] if array.shape[1] == 1 else np.ascontiguousarray(array)
     if array.dtype == np.uint8:
         top = int(array.max())
         if 0 < top < LEAST_WHITE:
@@ -177,5 +207,6 @@ def _labels(array: np.ndarray, number: int, what: str) -> np.ndarray:
 
 
 def by(shape: Any) -> str:
-    """A shape in words: ``28 x 28``."""
-    return " x ".join(str(size) for size in shape)
+    """A shape in words: ``28 x 28``, ``32 x 32 in colour``."""
+    sides, colour = (shape[1:], " in colour") if len(shape) == 3 else (shape, "")
+    return " x ".join(str(size) for size in sides) + colour

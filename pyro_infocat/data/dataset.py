@@ -85,6 +85,10 @@ class Split:
         """CRC-32 of the examples."""
         return zlib.crc32(self.pixels.cpu().contiguous().numpy().data)
 
+    def label_checksum(self) -> int:
+        """CRC-32 of the labels."""
+        return zlib.crc32(self.labels.cpu().contiguous().numpy().data)
+
     def part(self, index: Tensor) -> "Split":
         """The examples of some indices (B,), or where a mask (N,) is true."""
         return Split(self.pixels[index], self.labels[index], self.levels, self.labelled)
@@ -95,11 +99,14 @@ class DataSet:
     """A training and a test split of examples of one shape.
 
     Where ``facts`` name no classes, the labels are zeros that say nothing.
+
+    :ivar said: what was taken for what, for the first line of a run; "" where that is no question.
     """
 
     facts: Facts
     train: Split
     test: Split
+    said: str = ""
 
     @cached_property
     def fingerprint(self) -> dict[str, list[int]]:
@@ -114,9 +121,17 @@ class DataSet:
         """Itself.
 
         :param setting: what gave it, for the error, and the value of that.
-        :raises UserError: where a split's images are no bytes below its levels, or of another X;
-            where other data than a table's are not finite.
+        :raises UserError: where a split's images are no bytes below its levels, of another X or of
+            no shape of an image; where other data than a table's are not finite.
         """
+        shape = self.facts.shape
+        if self.facts.images and not (len(shape) == 2 or (len(shape) == 3 and shape[0] == 3)):
+            raise UserError(
+                f"the data's facts have shape {shape}; images have (height, width), or (3, height, "
+                "width) in colour",
+                setting,
+                value,
+            )
         for name, split in (("train", self.train), ("test", self.test)):
             pixels, wanted = split.pixels, (len(split.labels), self.facts.features)
             kind = torch.uint8 if self.facts.images else torch.float32
@@ -156,6 +171,6 @@ class DataSet:
 
     def to(self, device: torch.device) -> "DataSet":
         """The same splits on a device."""
-        moved = DataSet(self.facts, self.train.to(device), self.test.to(device))
+        moved = DataSet(self.facts, self.train.to(device), self.test.to(device), self.said)
         moved.__dict__["fingerprint"] = self.fingerprint
         return moved

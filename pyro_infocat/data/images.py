@@ -4,17 +4,27 @@ Shapes: N examples, X features.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from pyro_infocat.catalogue import Facts
-from pyro_infocat.data.archive import WHITE, Archive, by, checked, grey_levels, read_arrays
+from pyro_infocat.data.archive import (
+    WHITE,
+    Archive,
+    as_rows,
+    by,
+    checked,
+    grey_levels,
+    layouts,
+    read_arrays,
+)
 from pyro_infocat.data.dataset import FIXED_SEED, DataSet, Split
 from pyro_infocat.data.reader import Examples, Reader
 from pyro_infocat.errors import UserError
-from pyro_infocat.kinds import IMAGES
+from pyro_infocat.kinds import COLOUR, IMAGES
 
 HELD_OUT = 0.2
 """Share of one's own images that is the test split where none is given."""
@@ -41,21 +51,33 @@ def own(path: Path) -> DataSet:
 
     :raises UserError: where it cannot be read or has too few examples.
     """
-    return of_archive(checked(read_arrays(path), f"'{path}'"), f"'{path}'")
+    what = f"'{path}'"
+    data = of_archive(checked(read_arrays(path), what), what)
+    return replace(data, said=f"{what} holds {described(data)}")
 
 
-def of_archive(archive: Archive, what: str) -> DataSet:
+def described(data: DataSet) -> str:
+    """How many images of which kind: ``15,000 images in colour, 32 x 32, 10 classes``."""
+    number, classes = len(data.train) + len(data.test), len(data.facts.classes)
+    kind = "images in colour" if data.facts.colour else "grey images"
+    labels = f"{classes} class{'es' * (classes > 1)}" if classes else "no labels"
+    return f"{number:,} {kind}, {by(data.facts.shape[-2:])}, {labels}"
+
+
+def of_archive(archive: Archive, what: str, fitted: bool = False) -> DataSet:
     """The data set of images that were read.
 
     Without a test split, a fixed fifth of the examples becomes one. Without labels there are no
     classes, and nothing that compares with labels is measured.
 
     :param what: where the images are from, for the error.
+    :param fitted: whether they were resized.
     :raises UserError: where there are too few examples.
     """
     images, labels, classes = archive
-    height, width = images["train"].shape[1:]
-    facts = Facts(IMAGES.preset, (height, width), WHITE + 1, classes)
+    shape = images["train"].shape[1:]
+    preset = COLOUR if len(shape) == 3 else IMAGES.preset
+    facts = Facts(preset, shape, WHITE + 1, classes, fitted=fitted)
     splits = {
         name: Split(
             torch.from_numpy(pixels).flatten(1),
@@ -92,15 +114,15 @@ def examples(arrays: Mapping[str, np.ndarray], facts: Facts, what: str) -> Examp
         raise UserError(f"{what} has no x_train and no x_test; give images under them", "data")
     parts, names = [], []
     for name, array in images.items():
-        # In front of height and width there may be a channel, or they may lie in one row.
-        if array.shape[1:] not in (facts.shape, (1, *facts.shape), (facts.features,)):
+        rows = as_rows(array, facts.shape)
+        if rows is None:
             raise UserError(
                 f"{what}: {name} has shape {array.shape}; the run's images are "
-                f"{by(facts.shape)}, so give (N, {', '.join(map(str, facts.shape))})",
+                f"{by(facts.shape)}, so give {layouts(facts.shape)}",
                 "data",
             )
-        grey = grey_levels(array, f"{what}: {name}", facts.levels - 1)
-        parts.append(torch.from_numpy(grey).reshape(len(grey), facts.features))
+        grey = grey_levels(rows, f"{what}: {name}", facts.levels - 1)
+        parts.append(torch.from_numpy(grey))
         names += [f"{name}/{number}" for number in range(len(grey))]
     values = torch.cat(parts)
     return Examples(Split.of_real_numbers(values), names)

@@ -23,7 +23,8 @@ class Examples(NamedTuple):
 class Reader(Recorded, ABC):
     """Reads data of a kind of your own.
 
-    Its constructor is handed the settings ``data`` and ``data_root`` where it names them.
+    Its constructor is handed the settings ``data``, ``data_root``, ``data_size``, ``data_label``
+    and ``data_columns`` where it names them.
     """
 
     @abstractmethod

@@ -16,10 +16,11 @@ from sklearn.datasets import load_digits
 from pyro_infocat.catalogue import DATA_SETS, Facts
 from pyro_infocat.data.archive import by
 from pyro_infocat.data.dataset import FIXED_SEED, DataSet, Split
+from pyro_infocat.data.folder import Folder
 from pyro_infocat.data.images import own
 from pyro_infocat.data.reader import Examples, Reader, in_order
 from pyro_infocat.errors import UserError, reason
-from pyro_infocat.kinds import IMAGES, kind_of
+from pyro_infocat.kinds import FOLDER, IMAGES, TABLE, kind_of
 
 DIGITS_TEST = 500
 
@@ -49,13 +50,21 @@ class Named(Reader):
 
 
 def load(data: str, root: Path) -> DataSet:
-    """A data set by name, downloaded into ``root`` where it is not there yet, or of a file.
+    """A data set by name, downloaded into ``root`` where it is not there yet, or of images.
 
     :raises UserError: for an unknown name, a root that cannot be written, a failed download or
         a file that is damaged.
     """
-    if kind_of(data) is IMAGES:
+    kind = kind_of(data)
+    if kind is IMAGES:
         return own(Path(data))
+    if kind is FOLDER:
+        return Folder(data).read()
+    if kind is TABLE:
+        # pandas is imported for those who have tables alone.
+        from pyro_infocat.data.table import Table
+
+        return Table(data).read()
     return Named(data, root).read()
 
 
@@ -76,6 +85,18 @@ def digits() -> DataSet:
         Split(pixels[train], labels[train], facts.levels),
         Split(pixels[test], labels[test], facts.levels),
     )
+
+
+def missing(name: str, root: Path) -> list[str]:
+    """The archives of a data set that would have to be downloaded into ``root``."""
+    if name not in DATA_SETS or name == "digits":
+        return []
+    from torchvision import datasets
+
+    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
+    folder = root / kind.__name__ / "raw"
+    files = [file for file, _ in kind.resources]
+    return [f for f in files if not (folder / f).exists() and not (folder / Path(f).stem).exists()]
 
 
 def from_torchvision(name: str, root: Path) -> DataSet:

@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import CatVAE
+from pyro_infocat.catalogue import Facts
 from pyro_infocat.data import DataSet
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation.means import mean_of
 from pyro_infocat.evaluation.part import History, Plot, Tested
+from pyro_infocat.evaluation.typical import typical
 from pyro_infocat.runtime.randomness import evaluating
 from pyro_infocat.storage.files import replace
 
@@ -48,6 +50,9 @@ LABEL = 0.055
 DPI, CELL, TALLEST, LOWEST, GUTTER = 150, 84, 336, 30, 4
 """Dots per inch; of an image across, about, and at most and at least down; between two images."""
 
+LETTER = 10
+"""Dots that a letter takes; names wider than their columns stand aslant."""
+
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -55,6 +60,33 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+
+
+OWN = (
+    *("conditional_samples", "interpolation", "subspace_walk", "reconstructions"),
+    *("latent", "training"),
+)
+"""The names of the figures that runs have, with labels or without."""
+
+
+def check_names(plots: Sequence[Plot], facts: Facts) -> None:
+    """Refuse figures whose names are no words, or others', before any training.
+
+    :param facts: of the data.
+    :raises UserError: naming the first.
+    """
+    taken = {*OWN, *(["confusion"] if facts.classes else [])}
+    taken |= {"typical"} if facts.columns else set()
+    for plot in plots:
+        if plot.name in taken:
+            raise UserError(f"there is a figure '{plot.name}' already", "figures", _kind(plot))
+        if not plot.name.isidentifier():
+            raise UserError(f"its name must be a word, not {plot.name!r}", "figures", _kind(plot))
+        taken.add(plot.name)
+
+
+def _kind(plot: Plot) -> str:
+    return f"{type(plot).__module__}.{type(plot).__qualname__}"
 
 
 def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
@@ -66,6 +98,7 @@ def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
     :param extra: further figures.
     :raises UserError: where one of them fails, or its name is taken.
     """
+    check_names(extra, tested.data.facts)
     out.mkdir(parents=True, exist_ok=True)
     model, data, shape = tested.model, tested.data, tested.data.facts.shape
     device = data.test.pixels.device
@@ -79,6 +112,9 @@ def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
                 "subspace_walk": lambda: subspace_walk(model, rows, shape),
                 "reconstructions": lambda: reconstructions(model, data, tested.z),
             }
+        if data.facts.columns:
+            title = rows.title("Typical of each category's rows")
+            figures["typical"] = lambda: typical(tested, rows.shown, rows.labels, title)
         figures |= {
             "latent": lambda: latent(model, rows, tested.labels, tested.z),
             "training": lambda: training(tested.history),
@@ -87,13 +123,8 @@ def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
             figures["confusion"] = lambda: confusion(rows)
         of: dict[str, str] = {}
         for plot in extra:
-            kind = f"{type(plot).__module__}.{type(plot).__qualname__}"
-            if plot.name in figures:
-                raise UserError(f"there is a figure '{plot.name}' already", "figures", kind)
-            if not plot.name.isidentifier():
-                raise UserError(f"its name must be a word, not {plot.name!r}", "figures", kind)
             if data.facts.classes or not plot.needs_labels:
-                figures[plot.name], of[plot.name] = functools.partial(plot, tested), kind
+                figures[plot.name], of[plot.name] = functools.partial(plot, tested), _kind(plot)
         for name, make in figures.items():
             with attributed("figures", of[name]) if name in of else nullcontext():
                 figure = make()
@@ -302,7 +333,7 @@ def latent(model: CatVAE, rows: Rows, labels: Tensor, z: Tensor) -> Figure:
     shares = power[:-3:-1] / max(power.sum(), np.finfo(float).tiny)
     axes.set_xlabel(f"first principal axis ({shares[0]:.0%} of the variance)")
     axes.set_ylabel(f"second ({shares[1]:.0%})")
-    title = "Posterior means of test images; numbers: modes of the categories"
+    title = "Posterior means of test examples; numbers: modes of the categories"
     axes.set_title(rows.title(title, with_labels=True))
     return figure
 
@@ -352,26 +383,38 @@ def _steps(end: float, like: Tensor) -> tuple[Tensor, list[str]]:
 def _mosaic(
     images: Tensor, shape: Sequence[int], rows: Sequence[str], columns: Sequence[str] = ()
 ) -> tuple[Figure, Axes]:
-    """A figure of images (R, C, X), in ink on white.
+    """A figure of images (R, C, X), in ink on white or in their colours.
 
-    :param shape: (height, width), X together.
+    :param shape: (height, width) or (3, height, width), X together.
     :param rows: R labels.
     :param columns: C labels, or none.
     """
     # Whole dots for each pixel and a figure as large as its dots: nothing is resampled.
-    across = max(1, min(CELL // shape[1], TALLEST // shape[0]))
+    across = max(1, min(CELL // shape[-1], TALLEST // shape[-2]))
     # Low images are stretched until a label fits beside them.
-    down = max(across, math.ceil(LOWEST / shape[0]))
+    down = max(across, math.ceil(LOWEST / shape[-2]))
     cells = _numbers(images.unflatten(-1, shape)).clip(0, 1).repeat(down, -2).repeat(across, -1)
-    cells = np.pad(cells, ((0, 0), (0, 0), (0, GUTTER), (0, GUTTER)))
-    height, width = cells.shape[-2:]
-    picture = cells.swapaxes(1, 2).reshape(len(cells) * height, -1)[:-GUTTER, :-GUTTER]
+    in_colour = len(shape) == 3
+    # White is 0 of ink, and 1 of each colour.
+    gutter = [(0, 0)] * (cells.ndim - 2) + [(0, GUTTER)] * 2
+    cells = np.pad(cells, gutter, constant_values=float(in_colour))
+    cells = np.moveaxis(cells, 2, -1) if in_colour else cells
+    height, width = cells.shape[2:4]
+    picture = cells.swapaxes(1, 2).reshape(
+        len(cells) * height, cells.shape[1] * width, *cells.shape[4:]
+    )[:-GUTTER, :-GUTTER]
     figure = Figure(figsize=(picture.shape[1] / DPI, picture.shape[0] / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     inside = (height - GUTTER) / 2, (width - GUTTER) / 2
     axes.set_yticks(np.arange(len(cells)) * height + inside[0], rows)
-    axes.set_xticks(np.arange(len(columns)) * width + inside[1], columns)
+    longest = max((len(line) for name in columns for line in name.split("\n")), default=0)
+    aslant: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(
+        np.arange(len(columns)) * width + inside[1],
+        columns,
+        **(aslant if longest * LETTER > width else {}),
+    )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure, axes

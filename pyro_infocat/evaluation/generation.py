@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
+from torch import Tensor
 
 from models import CatVAE
 from pyro_infocat.data import DataSet, Split
@@ -33,7 +34,15 @@ def judge(train: Split, seed: int) -> MLPClassifier:
     with warnings.catch_warnings():
         # A large split ends by the number of passes, which is enough and no cause for alarm.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return classifier.fit(train.grey().cpu().numpy(), labels)
+        return classifier.fit(whole(train.grey()), labels)
+
+
+def whole(x: Tensor) -> np.ndarray:
+    """x (N, X) for the classifier, which takes no NaN: what is missing of a row of a table is 0.
+
+    That is the mean of a real column.
+    """
+    return x.nan_to_num(nan=0.0).cpu().numpy()
 
 
 def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) -> dict[str, float]:
@@ -48,7 +57,7 @@ def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) 
     test = data.test
     labels = test.labels.cpu().numpy()
     classifier = judge(data.train, seed)
-    own = classifier.score(test.grey().cpu().numpy(), labels)
+    own = classifier.score(whole(test.grey()), labels)
     table = np.zeros((model.prior.categories, len(data.facts.classes)), dtype=int)
     np.add.at(table, (categories, labels), 1)
     stands_for = np.where(table.sum(1) > 0, table.argmax(1), -1)
@@ -58,8 +67,9 @@ def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) 
     right = 0
     for part in c.split(max(1, chunk_numbers(test.pixels) // data.facts.features)):
         z = model.prior.component(part).sample()
-        images = mean_of(model.decoder(z)).clamp(0, 1).cpu().numpy()
-        right += int((classifier.predict(images) == stands_for[part.cpu().numpy()]).sum())
+        images = mean_of(model.decoder(z))
+        images = images.clamp(0, 1) if data.facts.images else images
+        right += int((classifier.predict(whole(images)) == stands_for[part.cpu().numpy()]).sum())
     return {
         "generation_accuracy": right / len(c),
         "generation_accuracy_classifier": float(own),

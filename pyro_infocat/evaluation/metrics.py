@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_infocat.errors import attributed
+from pyro_infocat.catalogue import Facts
+from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation.clustering import clustering, in_use
 from pyro_infocat.evaluation.generation import generation
-from pyro_infocat.evaluation.likelihood import knows_its_density, log_likelihood, mean_terms
-from pyro_infocat.evaluation.part import Metric, Tested
+from pyro_infocat.evaluation.likelihood import knows_its_density, mean_terms
+from pyro_infocat.evaluation.part import CHUNK, Metric, Tested
 from pyro_infocat.objective import elbo_of
 from pyro_infocat.runtime.randomness import evaluating
 
@@ -47,9 +48,7 @@ class Likelihood(Metric):
     def __call__(self, tested: Tested) -> dict[str, float]:
         if not knows_its_density(tested.model):
             return {}
-        samples = tested.nll_samples
-        log_p = log_likelihood(tested.model, tested.guide, tested.x, samples)
-        return {"nll": -log_p.mean().item(), "nll_samples": samples}
+        return {"nll": -tested.log_p.mean().item(), "nll_samples": tested.nll_samples}
 
 
 class Generation(Metric):
@@ -64,6 +63,24 @@ class Generation(Metric):
 
 METRICS: tuple[type[Metric], ...] = (Clustering, Bound, Likelihood, Generation)
 """What every run is measured by, in this order."""
+
+
+TAKEN = frozenset(
+    {
+        *("elbo", "reconstruction", "kl_z", "kl_c", "information_bound", "nll", "nll_samples"),
+        *("epochs", "train_seconds", "examples_per_second", "device", "seed", "versions"),
+        *("clusters_used", "precision", "made_by"),
+    }
+)
+"""The keys that metrics.json has for every run."""
+
+OF_LABELS = frozenset(
+    {
+        *("accuracy", "purity", "nmi", "ari"),
+        *("generation_accuracy", "generation_samples", "generation_accuracy_classifier"),
+    }
+)
+"""The keys that it has besides where there are labels."""
 
 
 def evaluate(
@@ -84,7 +101,15 @@ def evaluate(
         for kind in METRICS:
             if tested.data.facts.classes or not kind.needs_labels:
                 metric = kind()
-                found |= _named(metric, metric(tested))
+                try:
+                    found |= _named(metric, metric(tested))
+                except (RuntimeError, ValueError) as error:
+                    if _is_finite(tested):
+                        raise
+                    raise UserError(
+                        f"{metric.name} cannot be measured: q(c|x) of the test split is not "
+                        "finite. Training diverged; a smaller --learning_rate usually helps"
+                    ) from error
         for metric in extra:
             if metric.needs_labels and not tested.data.facts.classes:
                 continue
@@ -97,6 +122,26 @@ def evaluate(
                 json.dumps(named, allow_nan=False)
             found |= named
     return found
+
+
+def _is_finite(tested: Tested) -> bool:
+    """Whether q(c | x) is, of every test example."""
+    logits = [tested.guide.category(x).logits for x in tested.x.split(CHUNK)]
+    # What q rules out is no trouble.
+    return not any((part.isnan() | part.isposinf()).any() for part in logits)
+
+
+def check_names(metrics: Sequence[Metric], facts: Facts) -> None:
+    """Refuse metrics whose names metrics.json has for others, before any training.
+
+    :param facts: of the data.
+    :raises UserError: naming the first.
+    """
+    taken = TAKEN | (OF_LABELS if facts.classes else frozenset())
+    for metric in metrics:
+        if metric.name in taken:
+            kind = f"{type(metric).__module__}.{type(metric).__qualname__}"
+            raise UserError(f"there is a metric '{metric.name}' already", "metrics", kind)
 
 
 def _named(metric: Metric, value: float | Mapping[str, Any]) -> dict[str, Any]:

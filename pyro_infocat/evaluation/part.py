@@ -17,6 +17,7 @@ from guides.guide import Guide
 from models import CatVAE
 from models.recorded import Recorded
 from pyro_infocat.data import DataSet, Observation
+from pyro_infocat.evaluation.likelihood import log_likelihood
 from pyro_infocat.evaluation.means import mean_of
 
 CHUNK = 1000
@@ -53,10 +54,14 @@ class Tested:
         return self.data.test.fixed(self.observation)
 
     @cached_property
+    def logits(self) -> Tensor:
+        """log q(c | x) of each test example (N, K), in nats."""
+        return torch.cat([self.guide.category(x).logits for x in self.x.split(CHUNK)])
+
+    @cached_property
     def category(self) -> Tensor:
         """The likeliest category of each test example (N,)."""
-        parts = [self.guide.category(x).logits.argmax(-1) for x in self.x.split(CHUNK)]
-        return torch.cat(parts)
+        return self.logits.argmax(-1)
 
     @cached_property
     def z(self) -> Tensor:
@@ -66,6 +71,11 @@ class Tested:
             posterior = self.guide.posterior(x)
             means.append(mean_of(posterior.latent(posterior.category.logits.argmax(-1))))
         return torch.cat(means)
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """log p(x) of each test example (N,) in nats, by ``nll_samples`` importance samples."""
+        return log_likelihood(self.model, self.guide, self.x, self.nll_samples)
 
     @property
     def labels(self) -> Tensor:

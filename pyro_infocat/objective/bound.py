@@ -34,6 +34,7 @@ def direct_terms(
     """
     log_q = log_probabilities(posterior.category).mT
     categories = log_q.shape[0]
+    _check_categories(model, categories)
     drawn = 0 < decoded < categories - 1
     if drawn:
         c, q = likeliest_and_one(log_q, decoded)
@@ -41,7 +42,9 @@ def direct_terms(
         c, q = torch.arange(categories, device=x.device).unsqueeze(-1), log_q.exp()
     latent, component = posterior.latent(c), model.prior.component(c)
     z = latent.rsample((particles,))
-    log_likelihood = model.decoder(z).log_prob(x).mean(0)
+    pixels = model.decoder(z)
+    _check_events(model, latent, component, pixels, x)
+    log_likelihood = pixels.log_prob(x).mean(0)
     if model.kl == "analytic":
         kl_z = analytic_kl(latent, component)
     else:
@@ -106,19 +109,47 @@ def relaxed_terms(model: CatVAE, guide: Relaxed, posterior: Posterior, x: Tensor
     """
     c = torch.arange(guide.categories, device=x.device).unsqueeze(-1)
     latent, component = posterior.latent(c), model.prior.component(c)
+    _check_categories(model, posterior.category.logits.shape[-1])
     w = guide.mix(posterior.category.logits)
     mean, log_scale = (
         torch.einsum("bk,kbd->bd", w, codes) for codes in (latent.mean, latent.stddev.log())
     )
     z = mean + log_scale.exp() * torch.randn_like(mean)
+    pixels = model.decoder(z)
+    _check_events(model, latent, component, pixels, x)
     log_q = log_probabilities(posterior.category).mT
     log_p = model.prior.category().logits.unsqueeze(-1)
     q = log_q.exp()
     return {
-        "reconstruction": model.decoder(z).log_prob(x).sum(),
+        "reconstruction": pixels.log_prob(x).sum(),
         "kl_z": (q * analytic_kl(latent, component)).sum(),
         "kl_c": (q * (log_q - log_p)).sum(),
     }
+
+
+def _check_categories(model: CatVAE, found: int) -> None:
+    """Refuse a q(c | x) of another K, which may broadcast with p(c)."""
+    if found != model.prior.categories:
+        raise ValueError(
+            f"q(c|x) has {found} categories and the prior has {model.prior.categories}; they must "
+            "be the same"
+        )
+
+
+def _check_events(
+    model: CatVAE, latent: Distribution, component: Distribution, pixels: Distribution, x: Tensor
+) -> None:
+    """Refuse distributions of z or x of another size, which may broadcast."""
+    width, features = (model.prior.latent,), tuple(x.shape[-1:])
+    for name, distribution, wanted in (
+        ("p(z|c)", component, width),
+        ("q(z|x,c)", latent, width),
+        ("p(x|z)", pixels, features),
+    ):
+        if tuple(distribution.event_shape) != wanted:
+            raise ValueError(
+                f"{name} has event shape {tuple(distribution.event_shape)}; {wanted} would fit"
+            )
 
 
 def elbo_of(terms: Mapping[str, Any]) -> Any:

@@ -3,24 +3,26 @@
 Shapes: B batch, K categories, D latent dimensions, X features, S samples.
 """
 
-import warnings
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro
 import torch
 from pyro.infer import TraceEnum_ELBO
+from pyro.params.param_store import param_with_module_name
 from pyro.poutine import Trace
 from pyro.poutine.runtime import _PYRO_STACK, am_i_wrapped
 from torch import Tensor, nn
 
+from guides import Bayes
 from guides.guide import Guide
 from guides.relaxed import Relaxed
 from models import CatVAE
-from pyro_infocat.networks import statistics_kept
+from pyro_infocat.networks import autocast_in_networks_alone, statistics_kept
 from pyro_infocat.objective.bound import ELBO_SIGNS, Terms, direct_terms, relaxed_terms
 from pyro_infocat.objective.enumeration import KLRequests, expectations, use_analytic_kl
-from pyro_infocat.objective.terms import NEEDS, TERMS, Batch, Term, generate
+from pyro_infocat.objective.terms import NEEDS, TERMS, Batch, Term, classify, generate
 
 
 class InfoCatELBO(TraceEnum_ELBO):
@@ -74,8 +76,8 @@ class InfoCatELBO(TraceEnum_ELBO):
     :param extra: further terms.
     :param kwargs: of Pyro's loss. Its ``max_plate_nesting`` is 1 here: programs whose plates stand
         in one another say how many do.
-    :raises ValueError: for a negative weight, a term that does not exist or stands twice, or an
-        analytic KL that does not hold.
+    :raises ValueError: for a weight that is negative or not finite, a term that does not exist or
+        stands twice, no particle, an analytic KL that does not hold, or parts that do not fit.
     """
 
     def __init__(
@@ -105,8 +107,11 @@ class InfoCatELBO(TraceEnum_ELBO):
             # A site of the user's own is a KL, and known by the programs alone.
             if name not in self.signs and not name.startswith("kl_"):
                 raise ValueError(f"no term '{name}' to weigh; there are {', '.join(self.signs)}")
-            if not weight >= 0:
-                raise ValueError(f"the weight of {name} must not be negative, not {weight}")
+            if not 0 <= weight < math.inf:
+                what = "be finite" if weight > 0 else "not be negative"
+                raise ValueError(f"the weight of {name} must {what}, not {weight}")
+        if num_particles < 1:
+            raise ValueError(f"num_particles must be at least 1, not {num_particles}")
         if decoded < 0:
             raise ValueError(f"decoded must not be negative, not {decoded}")
         self.direct, self.decoded = direct, decoded
@@ -139,8 +144,31 @@ class InfoCatELBO(TraceEnum_ELBO):
             is none without it. Model and guide do not get it.
         :param labels: of the examples (B,), for terms that need them. Model and guide do not get
             them.
+        :raises ValueError: for terms in half precision, whose sums overflow or lose their digits.
+            Under ``torch.autocast`` the networks compute in it, and nothing else.
         """
-        _check_rows(model, arguments)
+        first = arguments[0] if arguments and isinstance(arguments[0], Tensor) else torch.empty(0)
+        with autocast_in_networks_alone(first.device.type, model, guide):
+            terms = self._evaluate(model, guide, arguments, named, view, labels)
+        for name, term in terms.items():
+            if term.dtype in (torch.float16, torch.bfloat16):
+                raise ValueError(
+                    f"{name} is {term.dtype}, too coarse for a sum; keep the parameters in float32 "
+                    "and let the networks compute in less, by torch.autocast around the loss"
+                )
+        self.terms = {name: term.detach() for name, term in terms.items()}
+        return terms
+
+    def _evaluate(
+        self,
+        model: Any,
+        guide: Any,
+        arguments: tuple,
+        named: dict[str, Any],
+        view: Tensor | None,
+        labels: Tensor | None,
+    ) -> Terms:
+        _check_programs(model, guide, arguments)
         if am_i_wrapped():
             _register(model, guide)
         terms: Terms = {}
@@ -160,7 +188,6 @@ class InfoCatELBO(TraceEnum_ELBO):
         wanted = [term for term in self.weighted() if "view" not in term.needs or view is not None]
         if wanted:
             terms |= self.beside(model, guide, arguments[0], wanted, category, view, labels)
-        self.terms = {name: term.detach() for name, term in terms.items()}
         return terms
 
     def beside(
@@ -192,19 +219,14 @@ class InfoCatELBO(TraceEnum_ELBO):
                 continue
             if of_category and category is None:
                 # Of the real examples, which are what normalising layers remember.
-                if not hasattr(guide, "category"):
-                    names = ", ".join(term.name for term in here)
-                    raise TypeError(
-                        f"{names} needs guide.category(x), as guides.guide.Guide has it"
-                    )
-                category = guide.category(x)
+                category = classify(guide, x, ", ".join(term.name for term in here))
             with statistics_kept(model, guide):
                 terms |= {term.name: term(batch.only(term.needs)) for term in here}
         return terms
 
     def bound_terms(self, model: Any, guide: Any, *arguments: Any, **named: Any) -> Terms:
         """The terms of the ELBO with every category decoded, as sums over the batch in nats."""
-        _check_rows(model, arguments)
+        _check_programs(model, guide, arguments)
         if self._writes_out(model, guide, arguments, named):
             (x,) = arguments
             return direct_terms(model, guide.posterior(x), x, self.num_particles)
@@ -275,7 +297,9 @@ class InfoCatELBO(TraceEnum_ELBO):
     def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """The loss as a number, its gradients added to the parameters: what SVI calls."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()
+        # As with Pyro's losses: where everything is held fixed there is nothing to add.
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
         return loss.item()
 
     def _get_trace(
@@ -306,36 +330,45 @@ def _check_declared(term: Term, signs: Mapping[str, int]) -> None:
         raise ValueError(f"{kind}: its needs must be a set of {', '.join(sorted(NEEDS))}")
 
 
-def _check_rows(model: Any, arguments: tuple) -> None:
-    """Refuse images that are no rows: an axis more would be taken for that of the categories."""
-    if arguments and getattr(type(model), "forward", None) is CatVAE.forward:
-        shape = tuple(arguments[0].shape)
-        if len(shape) != 2:
-            raise ValueError(f"x must have shape (B, X), not {shape}; flatten each example")
+def _check_programs(model: Any, guide: Any, arguments: tuple) -> None:
+    """Refuse what would be broadcast, or read off another model, without a word."""
+    if isinstance(guide, Bayes) and getattr(model, "prior", guide.prior) is not guide.prior:
+        raise ValueError(
+            f"{type(guide).__name__} reads p(c|z) off a prior that is not the model's; make it "
+            "from model.prior, and copy or average both at once"
+        )
+    if not arguments or getattr(type(model), "forward", None) is not CatVAE.forward:
+        return
+    x, of_model = arguments[0], model.prior.logits.dtype
+    # An axis more would be taken for that of the categories.
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (B, X), not {tuple(x.shape)}; flatten each example")
+    parameters = guide.parameters() if isinstance(guide, nn.Module) else iter(())
+    of_guide = next(parameters, model.prior.logits).dtype
+    if x.is_floating_point() and not x.dtype == of_model == of_guide:
+        raise ValueError(
+            f"x is {x.dtype}, the model {of_model} and the guide {of_guide}; give all three the "
+            "same"
+        )
 
 
 def _register(model: Any, guide: Any) -> None:
     """Register the programs' parameters: SVI is listening, and trains what it sees registered.
 
-    Not every term runs the programs, and a program may register only the layers that it runs.
-    """
-    for name, program in (("model", model), ("guide", guide)):
-        if isinstance(program, nn.Module):
-            _claim_names(name, program)
-            with warnings.catch_warnings():
-                # What is held fixed is meant to be.
-                warnings.filterwarnings("ignore", ".* because requires_grad=False")
-                pyro.module(name, program)
-
-
-def _claim_names(name: str, module: nn.Module) -> None:
-    """Drop a stale owner of this module's names from Pyro's parameter store.
-
-    ``pyro.module`` hands SVI the parameters that first took the names, so a second model of the
-    same name would silently not train.
+    Not every term runs the programs, and a program may register only the layers that it runs. A
+    name that is another module's in Pyro's store is taken from it: SVI would train that module's
+    parameter in the place of this one's.
     """
     store = pyro.get_param_store()
-    for key, parameter in module.named_parameters():
-        full = f"{name}$$${key}"
-        if full in store and store._params[full] is not parameter:
-            del store[full]
+    for name, program in (("model", model), ("guide", guide)):
+        # A method's parameters are those of its module.
+        module = getattr(program, "__self__", program)
+        if not isinstance(module, nn.Module):
+            continue
+        for key, parameter in module.named_parameters():
+            full = param_with_module_name(name, key)
+            if full in store and store._params[full] is not parameter:
+                del store[full]
+            # What is held fixed is not asked for: pyro.module warns of it.
+            if parameter.requires_grad:
+                pyro.param(full, parameter)

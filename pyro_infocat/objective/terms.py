@@ -6,6 +6,7 @@ Shapes: B batch, K categories, D latent dimensions, X features.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from types import MethodType
 from typing import Any, Literal
 
 import torch
@@ -52,7 +53,7 @@ class Batch:
 
     def classify(self, x: Tensor) -> Categorical:
         """q(c | x) of other images than the batch's own (B, X)."""
-        return self.guide.category(x)
+        return classify(self.guide, x, "a term")
 
 
 class Term(Recorded, ABC):
@@ -140,6 +141,28 @@ def log_probabilities(category: Categorical) -> Tensor:
     return logits.clamp_min(torch.finfo(logits.dtype).min)
 
 
+def classify(guide: Any, x: Tensor, who: str) -> Categorical:
+    """q(c | x) of images (B, X).
+
+    :param who: asks for it, for the error.
+    :raises TypeError: where the guide has none.
+    """
+    if not hasattr(guide, "category"):
+        raise TypeError(
+            f"{who} needs guide.category(x), as guides.guide.Guide has it{_whole(guide)}"
+        )
+    return guide.category(x)
+
+
+def _whole(*programs: Any) -> str:
+    """What to give in the place of a method, or of a wrapper around a module."""
+    if any(isinstance(program, MethodType) for program in programs):
+        return "; give the module itself, not its method"
+    if any(hasattr(program, "module") for program in programs):
+        return "; give what is in the wrapper, its .module"
+    return ""
+
+
 def generate(model: Any, guide: Any, number: int) -> tuple[Tensor, Tensor, Tensor]:
     """c (B,), z (B, D) and x (B, X) of ``number`` draws from the model.
 
@@ -150,6 +173,7 @@ def generate(model: Any, guide: Any, number: int) -> tuple[Tensor, Tensor, Tenso
         raise TypeError(
             "the information bound needs model.generate(number), model.prior and guide.critic(x), "
             "as models.CatVAE and guides.guide.Guide have them; information_weight=0 needs none"
+            + _whole(model, guide)
         )
     return model.generate(number)
 

@@ -29,6 +29,15 @@ def restore_random(states: Mapping[str, Any], device: torch.device) -> None:
         torch.mps.set_rng_state(own)
 
 
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed the CPU's generator and the device's own: torch.manual_seed seeds every device's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def evaluating(device: torch.device, *modules: nn.Module, seed: int = 0) -> Iterator[None]:
     """No gradients, modules in evaluation mode, the same random numbers each time.
@@ -43,7 +52,7 @@ def evaluating(device: torch.device, *modules: nn.Module, seed: int = 0) -> Iter
         module.eval()
     try:
         with torch.no_grad():
-            torch.manual_seed(seed)
+            _seed(device, seed)
             yield
     finally:
         for module, mode in zip(modules, modes, strict=True):

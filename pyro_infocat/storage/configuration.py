@@ -80,7 +80,15 @@ def read_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"it has {len(text)} characters; a config has a thousand")
     try:
         return yaml.load(text, _Loader)
-    except (RecursionError, ValueError) as error:
+    # PyYAML lets through what Python says of a tag's text, as of !!int without a number.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise yaml.YAMLError(f"it cannot be read ({type(error).__name__})") from error
 
 
@@ -97,6 +105,16 @@ def read_file(path: Path) -> Any:
             raise yaml.YAMLError(f"it is not UTF-8 text ({error.reason})") from error
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which puts into quotes what only :class:`_Loader` takes for a number.
+
+    To PyYAML alone the word ``1e3`` is none.
+    """
+
+
+_Dumper.add_implicit_resolver(f"{TAG}:float", re.compile(f"^({FLOAT})$"), list("-+.0123456789"))
+
+
 def write_yaml(values: dict[str, Any]) -> str:
-    """Plain values as YAML, in their order."""
-    return yaml.safe_dump(values, sort_keys=False)
+    """Plain values as YAML, in their order; :func:`read_yaml` gives them back."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)

@@ -1,7 +1,12 @@
 """Files that are there whole or not at all."""
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from pyro_infocat.errors import UserError, reason
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -10,11 +15,40 @@ def replace(path: Path, content: bytes) -> None:
     :raises OSError: where it cannot be written; the old one is still there.
     """
     new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        # What is left of it takes room on a disk that is full.
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path, remedy: str, lines: bool = False, kind: type = dict) -> Any:
+    """What a JSON file says, or a list of what each of its lines does.
+
+    :param remedy: what would make it whole again.
+    :param kind: what each is to be.
+    :raises UserError: naming the file and the line where it was damaged.
+    :raises OSError: where it cannot be opened.
+    """
+    texts = path.read_bytes().splitlines() if lines else [path.read_bytes()]
+    found = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            value = json.loads(text)
+            if not isinstance(value, kind):
+                raise ValueError(f"it holds a {type(value).__name__}")
+        except (ValueError, RecursionError) as error:
+            where = getattr(error, "lineno", 1) + number - 1
+            said = getattr(error, "msg", reason(error))
+            raise UserError(f"'{path}', line {where}, is damaged ({said}); {remedy}") from error
+        found.append(value)
+    return found if lines else found[0]
 
 
 def trouble(error: OSError) -> str:

@@ -28,11 +28,14 @@ from pyro_infocat.settings import (
 )
 from pyro_infocat.storage import checkpoint as checkpoints
 from pyro_infocat.storage.configuration import read_file, write_yaml
-from pyro_infocat.storage.files import replace
+from pyro_infocat.storage.files import read_json, replace
 from pyro_infocat.version import made_by
 
 LOCK = ".lock"
 """A file that a process holds while it writes to the folder. It stays, empty."""
+
+REMEDY = "go on with the run by --resume true, which writes it anew"
+"""For a damaged history, which the checkpoint holds too, or damaged metrics."""
 
 
 class RunFolder:
@@ -202,9 +205,12 @@ class RunFolder:
     def history(self) -> list[dict[str, float]]:
         """A row an epoch; none before training."""
         path = self.path / HISTORY
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return read_json(path, REMEDY, lines=True) if path.exists() else []
+
+    def metrics(self) -> dict[str, Any]:
+        """What the finished run is worth; nothing before its end."""
+        path = self.path / METRICS
+        return read_json(path, REMEDY) if path.exists() else {}
 
     def write_history(self, history: list[dict[str, float]]) -> None:
         """A line an epoch."""

@@ -4,9 +4,10 @@ Shapes: B batch, X features.
 """
 
 import math
+import threading
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +28,7 @@ from pyro_infocat.objective import ELBO_SIGNS, InfoCatELBO, elbo_of
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.randomness import evaluating, random_states, restore_random
 from pyro_infocat.settings import CHECKPOINT, Settings
-from pyro_infocat.storage.checkpoint import check_optimizer
+from pyro_infocat.storage.checkpoint import check_kinds, check_optimizer
 from pyro_infocat.storage.folder import RunFolder
 from pyro_infocat.training.epoch_terms import EpochTerms
 from pyro_infocat.training.monitor import CollapseMonitor
@@ -108,6 +109,11 @@ def train(
                 bar.update()
 
             terms.check(module)
+            # The last step's update has been seen by no term yet.
+            with evaluating(step.x.device, model, guide):
+                reason = diagnose(bound, model, guide, step.x, weighted=True)
+            if reason is not None:
+                raise terms.stopped(f"{reason} after it", 0)
             row = {"epoch": float(epoch + 1), **unweighted(bound, model, guide, step.x)}
             row |= terms.means()
             row["objective"] = objective(row, bound)
@@ -116,6 +122,8 @@ def train(
                 bound_now = held_out_elbo(model, guide, held_out)
                 # Statistics of batch normalisation differ; all must stop at the same epoch.
                 bound_now = processes.shared(torch.tensor(bound_now, device=step.x.device)).item()
+                if not math.isfinite(bound_now):
+                    raise terms.stopped(f"the bound on the validation share is {bound_now}", 0)
                 row["validation_elbo"] = bound_now
             row["seconds"] = time.perf_counter() - began
             history.append(row)
@@ -168,11 +176,26 @@ def objective(row: Mapping[str, float], bound: InfoCatELBO) -> float:
     )
 
 
-def board_of(folder: RunFolder, epochs: int) -> AbstractContextManager[SummaryWriter | None]:
-    """TensorBoard's writer after so many epochs, in the one process that writes."""
+@contextmanager
+def board_of(folder: RunFolder, epochs: int) -> Iterator[SummaryWriter | None]:
+    """TensorBoard's writer after so many epochs, in the one process that writes.
+
+    :raises OSError: where the disk is full or the folder gone, at the next call or at the end.
+    """
     if processes.rank() > 0:
-        return nullcontext()
-    return SummaryWriter(folder.path, purge_step=epochs + 1)
+        yield None
+        return
+    usual = threading.excepthook
+    # The writer's thread would print what it hands on to this one.
+    threading.excepthook = lambda given: (
+        None if isinstance(given.exc_value, OSError) else usual(given)
+    )
+    try:
+        with SummaryWriter(folder.path, purge_step=epochs + 1) as board:
+            yield board
+            board.flush()
+    finally:
+        threading.excepthook = usual
 
 
 def recordable(settings: Settings, split: Split, written_out: bool) -> bool:
@@ -216,14 +239,19 @@ def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> di
     return {name: term.item() / len(x) for name, term in terms.items() if term.isfinite()}
 
 
-def diagnose(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> str | None:
-    """Which term is not finite on x (B, X); None where all are.
+def diagnose(
+    bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor, weighted: bool = False
+) -> str | None:
+    """Which term of the ELBO is not finite on x (B, X); None where all are.
 
     A draw from NaN raises before its term can say so.
+
+    :param weighted: look at those that have a weight alone.
     """
     with suppress(RuntimeError, ValueError), torch.no_grad():
         for name, term in bound.bound_terms(model, guide, x).items():
-            if not term.isfinite():
+            looked_at = not weighted or bound.weights.get(name, 1.0) > 0
+            if looked_at and not term.isfinite():
                 return f"{name} is {term.item()}"
     return None
 
@@ -285,6 +313,7 @@ def snapshot(
         "optimizer": optimizer.state_dict(),
         "facts": asdict(data.facts),
         "data": data.fingerprint,
+        "labels": data.train.label_checksum(),
         "rng": random_states(model.prior.logits.device),
         "rng_of_others": others,
         "made_by": made_by(),
@@ -306,8 +335,9 @@ def restore(
         "the checkpoint does not fit the settings: it is of another model; choose another --out"
     )
     with attributed("resume", None, remedy):
-        model.load_state_dict(checkpoint["model"])
-        guide.load_state_dict(checkpoint["guide"])
+        for field, program in (("model", model), ("guide", guide)):
+            check_kinds(folder.path / CHECKPOINT, field, checkpoint[field], program)
+            program.load_state_dict(checkpoint[field])
         check_optimizer(folder.path / CHECKPOINT, checkpoint["optimizer"], optimizer)
         # Its groups hold what suits this device, which may not be the checkpoint's.
         groups = optimizer.state_dict()["param_groups"]

@@ -15,14 +15,12 @@ from tqdm import tqdm
 from guides.guide import Guide
 from models import CatVAE
 from pyro_infocat.data import Observation, Split
+from pyro_infocat.evaluation.overlap import CHUNK, overlaps, taken_for
 from pyro_infocat.runtime.randomness import evaluating
 
 SEED = 0
-EXAMPLES, CHUNK = 2000, 1000
-"""Training examples that are looked at; images in one pass of a network."""
-
-MOST_DRAWN, FEWEST_DRAWN, DRAWN = 50, 5, 5000
-"""Generated images of a category, and about how many of all K together."""
+EXAMPLES = 2000
+"""Training examples that are looked at."""
 
 DEAD, BACK = 0.1, 0.2
 """A category dies below the one and is back above the other, times what the prior gives it."""
@@ -38,12 +36,9 @@ class CollapseMonitor:
     """Says when a category dies, comes back, merges into another or parts from it.
 
         share_c     mean_x q(c|x), over training examples
-        taken_cc'   E_p(x|c)[q(c'|x)], over generated ones
-        overlap     2 (taken_cc' + taken_c'c) / (taken_cc + taken_cc' + taken_c'c + taken_c'c')
+        overlap     of two categories' generated images (:mod:`pyro_infocat.evaluation.overlap`)
 
-    An overlap of 0 says that q(c|x) tells two categories' images apart, 1 that it cannot, however
-    it divides them. Where all errors are on one side, it is their share there. Only living
-    categories are compared: nothing is taken for a dead one.
+    Only living categories are compared: nothing is taken for a dead one.
 
     No checkpoint holds what it knows: a resumed run says again what is dead or merged.
 
@@ -75,7 +70,7 @@ class CollapseMonitor:
         events: Events = defaultdict(list)
         with evaluating(self.x.device, self.model, self.guide, seed=SEED):
             share = self._share()
-            taken = self._taken() if decoding else None
+            taken = taken_for(self.model, self.guide) if decoding else None
         self._deaths(share, events)
         state = {"used": len(share) - len(self.dead), "least_share": min(share)}
         if taken is not None:
@@ -94,18 +89,6 @@ class CollapseMonitor:
         parts = [self.guide.category(x).probs.sum(0) for x in self.x.split(CHUNK)]
         return (torch.stack(parts).sum(0) / len(self.x)).tolist()
 
-    def _taken(self) -> Tensor:
-        """What draws of each category are taken for, (K, K), on the CPU."""
-        model, categories = self.model, self.guide.categories
-        drawn = max(FEWEST_DRAWN, min(MOST_DRAWN, DRAWN // categories))
-        rows = []
-        for some in torch.arange(categories, device=self.x.device).split(CHUNK // drawn):
-            z = model.prior.component(some.repeat_interleave(drawn)).sample()
-            # Not the guide's critic, whose probabilities may be blunter than q(c|x).
-            q = self.guide.category(model.decoder(z).sample()).probs
-            rows.append(q.unflatten(0, (len(some), drawn)).mean(1))
-        return torch.cat(rows).cpu()
-
     def _deaths(self, share: list[float], events: Events) -> None:
         for c, (now, expected) in enumerate(zip(share, self.expected, strict=True)):
             if c not in self.dead and now < DEAD * expected:
@@ -116,10 +99,7 @@ class CollapseMonitor:
                 events["came back ({} of the examples)", ".1%"].append((c, now))
 
     def _mergers(self, share: list[float], taken: Tensor, epoch: int, events: Events) -> None:
-        own, crossed = taken.diagonal(), taken + taken.T
-        errors = 2 * crossed / (own + own.unsqueeze(1) + crossed)
-        # By chance errors can be more than those of a coin; 0 / 0 is of two that take nothing.
-        overlap = errors.clamp_max(1).nan_to_num().tolist()
+        overlap = overlaps(taken).tolist()
         before, self.into = self.into if self.settled else {}, {}
         alive = [c for c in range(len(share)) if c not in self.dead]
         whole: list[int] = []

@@ -146,7 +146,7 @@ class Schedule:
         # From their last point on schedules are flat.
         points = [point for line in self.settings.schedules.values() for point in line]
         last = max((math.ceil(epoch) for epoch, _ in points), default=0)
-        for epoch in range(min(self.settings.epochs, last + 1)):
+        for epoch in range(min(self.settings.epochs, max(0, last) + 1)):
             if not any(self.weights_at(epoch).values()):
                 raise UserError(
                     f"no term of the objective has a weight in epoch {epoch + 1}; give one to some "
@@ -158,7 +158,7 @@ class Schedule:
 def interpolate(points: Points, epoch: int) -> float:
     """A schedule's value at an epoch."""
     at, values = zip(*points, strict=True)
-    return float(np.interp(epoch, at, values))
+    return float(np.interp(float(epoch), at, values))
 
 
 def rate(settings: Settings, epoch: int) -> float:
@@ -169,8 +169,10 @@ def rate(settings: Settings, epoch: int) -> float:
 
 
 def first_above_zero(points: Points) -> int | None:
-    """The first epoch, from 0, in which a schedule is above zero."""
-    epochs = range(math.ceil(points[-1][0]) + 1)
+    """The first epoch, from 0, in which a schedule is above zero that is nowhere below."""
+    # Strictly between two points all epochs are above zero, or none is.
+    turns = {0} | {turn for at, _ in points for turn in (math.ceil(at), math.floor(at) + 1)}
+    epochs = sorted(epoch for epoch in turns if epoch >= 0)
     return next((epoch for epoch in epochs if interpolate(points, epoch) > 0), None)
 
 

@@ -98,6 +98,52 @@ def test_convolutional_sees_the_image_row_by_row() -> None:
     torch.testing.assert_close(encoder(rows), encoder.network(image.reshape(1, 1, 9, 7))[0])
 
 
+def strided(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Every other place of (C, h, w), and what a border of zeros leaves around it, by a kernel."""
+    padded = torch.zeros(len(image), image.shape[1] + 2, image.shape[2] + 2)
+    padded[:, 1:-1, 1:-1] = image
+    rows, columns = (range(0, side - 3, 2) for side in padded.shape[1:])
+    seen = [
+        [(padded[:, i : i + 4, j : j + 4] * weight).sum((1, 2, 3)) for j in columns] for i in rows
+    ]
+    return torch.stack([torch.stack(row, -1) for row in seen], -2) + bias[:, None, None]
+
+
+def normalised(features: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
+    """As at test time, the first axis being that of the channels."""
+    ones = (-1, *[1] * (features.ndim - 1))
+    mean, variance, weight, bias = (
+        getattr(layer, name).reshape(ones)
+        for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (features - mean) / (variance + 1e-5).sqrt() * weight + bias
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_convolutional_by_hand(norm: bool) -> None:
+    """Two convolutions, the second with twice the channels, and a layer; ReLU after each."""
+    encoder = Convolutional((9, 7), width=3, hidden=5, norm=norm).eval()
+    layers = [layer for layer in encoder.modules() if not list(layer.children())]
+    weighted = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    norms = [layer for layer in layers if "Norm" in type(layer).__name__]
+    assert len(norms) == 3 * norm
+    for layer in norms:
+        for name in ("running_mean", "running_var", "weight", "bias"):
+            torch.nn.init.uniform_(getattr(layer, name), 0.5, 2)
+    assert [layer.bias.numel() for layer in weighted] == [3, 6, 5]
+    image = torch.rand(1, 9, 7)
+    features = image
+    for number, layer in enumerate(weighted):
+        if number < 2:
+            features = strided(features, layer.weight, layer.bias)
+        else:
+            features = layer.weight @ features.flatten() + layer.bias
+        if norm:
+            features = normalised(features, norms[number])
+        features = features.clamp_min(0)
+    torch.testing.assert_close(encoder(image.flatten()), features)
+
+
 def test_recurrent_by_hand() -> None:
     """The states after the last row read down and after the last row read up."""
     encoder = Recurrent((4, 3), hidden=2)
@@ -121,7 +167,7 @@ def test_recurrent_by_hand() -> None:
 
 @pytest.mark.parametrize("hidden", [[], [0], [4, -1]])
 def test_mlp_needs_layers_of_some_width(hidden: list[int]) -> None:
-    message = f"hidden must name widths of at least 1, as [400], not {hidden}"
+    message = f"hidden must be widths of at least 1, as [400], not {hidden}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         MLP(6, hidden)
 
@@ -211,8 +257,20 @@ def test_the_pose_weight_says_how_much_of_a_move_is_seen() -> None:
     assert change(0.0).norm() < 0.2 * change(15.0).norm()
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_upright_is_layers_on_the_upright_image_and_the_pose(norm: bool) -> None:
+    encoder = Upright((9, 7), hidden=[5, 4], norm=norm, pose_weight=3.0).eval()
+    assert encoder.width == 4
+    x = torch.rand(6, 63)
+    image, pose = encoder.upright(x.reshape(6, 1, 9, 7))
+    layers = MLP(63 + 5, [5, 4], norm).eval()
+    # Strict: the layers of the one are those of the other, normalising ones too.
+    layers.load_state_dict(encoder.network.state_dict())
+    torch.testing.assert_close(encoder(x), layers(torch.cat([image.flatten(1), 3 * pose], -1)))
+
+
 def test_upright_refuses_a_negative_pose_weight() -> None:
-    with pytest.raises(ValueError, match=r"^pose_weight must be at least 0, not -1.0$"):
+    with pytest.raises(ValueError, match=r"^pose_weight must be at least 0 and finite, not -1.0$"):
         Upright((8, 8), pose_weight=-1.0)
 
 
@@ -242,3 +300,47 @@ def test_upright_needs_two_spreads(spread: tuple[float, ...]) -> None:
     message = f"spread must be two numbers above 0, not {list(spread)}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Upright((8, 8), spread=spread)
+
+
+# In colour: X runs channel by channel, each row by row.
+
+COLOUR = (3, 9, 7)
+
+
+def test_convolutional_sees_all_channels() -> None:
+    encoder = Convolutional(COLOUR, width=2, hidden=5)
+    images = torch.rand(2, 4, *COLOUR)
+    expected = encoder.network(images.flatten(0, 1)).reshape(2, 4, 5)
+    torch.testing.assert_close(encoder(images.flatten(2)), expected)
+
+
+def test_a_step_of_the_recurrence_has_the_rows_of_all_channels() -> None:
+    encoder, wide = Recurrent(COLOUR, hidden=4), Recurrent((9, 21), hidden=4)
+    wide.load_state_dict(encoder.state_dict())
+    images = torch.rand(2, *COLOUR)
+    side_by_side = torch.cat(images.unbind(1), -1)
+    torch.testing.assert_close(encoder(images.flatten(1)), wide(side_by_side.flatten(1)))
+
+
+def test_upright_goes_by_the_luminance_and_moves_all_channels_alike() -> None:
+    """Resampling is linear: the luminance of what comes out is the luminance, made upright."""
+    images = torch.rand(4, *COLOUR)
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    grey = torch.einsum("c,bchw->bhw", weights, images).unsqueeze(1)
+    seen, pose = Upright(COLOUR, hidden=(4,)).upright(images)
+    expected, its = Upright((9, 7), hidden=(4,)).upright(grey)
+    torch.testing.assert_close(pose, its)
+    torch.testing.assert_close(torch.einsum("c,bchw->bhw", weights, seen), expected[:, 0])
+    # A channel that is the same in all three would hide that one is moved another way.
+    alone = images.clone()
+    alone[:, 1:] = 0
+    alone[:, 0] = grey[:, 0] / 0.299
+    torch.testing.assert_close(
+        0.299 * Upright(COLOUR, hidden=(4,)).upright(alone)[0][:, :1], expected
+    )
+
+
+@pytest.mark.parametrize("width", [0, 2])
+def test_upright_takes_images_in_colour(width: int) -> None:
+    encoder = Upright(COLOUR, hidden=(6,), width=width)
+    assert encoder(torch.rand(2, 3, 3 * 9 * 7)).shape == (2, 3, 6)

@@ -102,8 +102,9 @@ def test_enumerated_by_hand(shared: bool) -> None:
         torch.testing.assert_close(latent.stddev.log(), 5 * torch.tanh(raw[:, D:] / 5))
 
 
-def test_sharing_drops_one_encoder() -> None:
-    one, two = GUIDES["shared"](), GUIDES["enumerated"]()
+@pytest.mark.parametrize("kind", [Enumerated, SoftCode, Gumbel])
+def test_sharing_drops_one_encoder(kind: type[Enumerated]) -> None:
+    one, two = kind(encoder, K, D, shared=True), kind(encoder, K, D)
     count = [sum(p.numel() for p in module.parameters()) for module in (one, two, encoder())]
     assert count[1] - count[0] == count[2]
 
@@ -240,7 +241,8 @@ def test_sites_of_the_guide(guide: Guide) -> None:
     if enumerated:
         assert trace.nodes["c"]["infer"]["enumerate"] == "parallel"
         assert trace.nodes["c"]["value"].shape == (B,)
-    assert [frame.name for frame in trace.nodes["z"]["cond_indep_stack"]] == ["batch"]
+    (batch,) = trace.nodes["z"]["cond_indep_stack"]
+    assert (batch.name, batch.size) == ("batch", B)
     assert {f"guide$$${name}" for name, _ in guide.named_parameters()} <= set(trace.nodes)
 
 
@@ -255,7 +257,9 @@ def test_sites_of_the_model(kl: str) -> None:
     assert trace.nodes["x"]["is_observed"]
     assert trace.nodes["x"]["value"] is x
     for name in ("c", "z", "x"):
-        assert [frame.name for frame in trace.nodes[name]["cond_indep_stack"]] == ["batch"]
+        (batch,) = trace.nodes[name]["cond_indep_stack"]
+        assert (batch.name, batch.size) == ("batch", B)
+    assert {f"model$$${name}" for name, _ in program.named_parameters()} <= set(trace.nodes)
     # z and x follow the c and z that were drawn.
     c, z = trace.nodes["c"]["value"], trace.nodes["z"]["value"]
     trace.compute_log_prob()
@@ -298,6 +302,22 @@ def test_generated_categories_are_stratified(number: int, weights: list[float]) 
         assert ((count - expected).abs() < 1 + 1e-9).all()
 
 
+def test_a_sum_of_probabilities_that_is_rounded_down_draws_no_further_category(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the largest number that torch.rand gives, which lies above some of the sums."""
+    largest = torch.tensor(1 - 2**-53)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: largest)
+    sums = []
+    for categories in range(2, 80):
+        prior = Orthogonal(categories, delta=1)
+        sums.append(prior.category().probs.cumsum(-1)[-1])
+        decoder = decoders.MLP(categories, X, Bernoulli(), [4])
+        c, _, _ = CatVAE(prior, decoder).generate(1)
+        assert c.tolist() == [categories - 1]
+    assert min(sums) < largest
+
+
 def test_generated_categories_are_unbiased() -> None:
     """Counts average to number * p(c).
 
@@ -332,6 +352,23 @@ def test_generate_shapes_and_gradients(likelihood: Callable[[], Likelihood]) -> 
     for name, parameter in program.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+class Drawn(Likelihood):
+    """Pixels of which only draws without gradients can be had."""
+
+    def forward(self, raw: torch.Tensor) -> torch.distributions.Distribution:
+        pixels = torch.distributions.Bernoulli(logits=raw.squeeze(-1))
+        return torch.distributions.Independent(pixels, 1)
+
+
+def test_without_gradients_draws_need_no_rsample() -> None:
+    program = model(likelihood=Drawn())
+    with torch.no_grad():
+        _, _, x = program.generate(50)
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    with pytest.raises(NotImplementedError):
+        program.generate(50)
 
 
 def bayes_pair() -> tuple[CatVAE, Bayes]:

@@ -77,6 +77,31 @@ def test_convolutional_layout(shape: tuple[int, int]) -> None:
         torch.testing.assert_close(raw[i * breadth + j], image[:, i, j])
 
 
+def transposed(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Each number of (C, h, w) sown, by its kernel, around its place in (O, 2 h, 2 w)."""
+    _, height, breadth = images.shape
+    # A border of one, which is cut off again.
+    sown = torch.zeros(len(bias), 2 * height + 2, 2 * breadth + 2)
+    for i in range(height):
+        for j in range(breadth):
+            kernels = (images[:, i, j, None, None, None] * weight).sum(0)
+            sown[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += kernels
+    return sown[:, 1:-1, 1:-1] + bias[:, None, None]
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 7)])
+def test_convolutional_by_hand(shape: tuple[int, int]) -> None:
+    """Twice as many channels on a quarter of the sides, rounded up; doubled twice, then cut."""
+    decoder = Convolutional(LATENT, shape, DiscretisedLogistic(4), width=3)
+    start, start_bias, first, first_bias, second, second_bias = decoder.parameters()
+    for z in 5 * torch.randn(2, LATENT):
+        small = (start @ z + start_bias).clamp_min(0)
+        small = small.reshape(6, -(-shape[0] // 4), -(-shape[1] // 4))
+        image = transposed(transposed(small, first, first_bias).clamp_min(0), second, second_bias)
+        image = image[:, : shape[0], : shape[1]]
+        torch.testing.assert_close(decoder.raw(z), image.movedim(0, -1).reshape(-1, 2))
+
+
 def gru_step(decoder: Recurrent, step: Tensor, state: Tensor) -> Tensor:
     """One step of a GRU (Cho et al. 2014), from its weights."""
     gru = decoder.gru
@@ -125,6 +150,22 @@ def pose(decoder: Posed, moves: list[list[float]]) -> None:
         decoder.head[-1].bias.copy_(torch.tensor(moves).flatten() / decoder.strength)
 
 
+def test_training_starts_with_poses_near_the_identity() -> None:
+    """Of 64 features within +-1 and weights of standard deviation 0.01: about 0.08 at most."""
+    decoder = Posed(10, (9, 7), Bernoulli())
+    moves = decoder.head(torch.randn(1000, 10))
+    assert 0 < moves.square().mean().sqrt() < 0.1
+    assert moves.abs().max() < 0.5
+
+
+def test_what_tells_the_steps_apart_is_of_about_length_one_whatever_d_is() -> None:
+    """The mean of N squared lengths, each with variance 2 / D, within 5 standard errors."""
+    rows = 40
+    for latent in (5, 80):
+        lengths = Recurrent(latent, (rows, 3), Bernoulli(), hidden=2).steps.square().sum(-1)
+        assert (lengths.mean() - 1).abs() < 5 * (2 / latent / rows) ** 0.5
+
+
 @pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=["one-output", "two-outputs"])
 def test_a_picture_that_is_not_moved_is_seen_as_it_is(
     likelihood: Callable[[], Likelihood],
@@ -152,3 +193,55 @@ def test_a_picture_looked_at_upside_down() -> None:
     z = torch.randn(4, LATENT)
     before = decoder.picture.raw(z).unflatten(-2, (9, 7))
     torch.testing.assert_close(decoder.raw(z).unflatten(-2, (9, 7)), before.flip(-3))
+
+
+# In colour: X runs channel by channel, each row by row.
+
+COLOUR = (3, 5, 7)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=["one-output", "two-outputs"])
+@pytest.mark.parametrize("kind", [Convolutional, Posed, Recurrent])
+@pytest.mark.parametrize("left", [(), (5,), (3, 1, 2)])
+def test_left_dimensions_in_colour(
+    kind: type[Decoder], likelihood: Callable[[], Likelihood], left: tuple[int, ...]
+) -> None:
+    decoder = kind(LATENT, COLOUR, likelihood())  # type: ignore[call-arg, arg-type]
+    z = torch.randn(*left, LATENT)
+    raw = decoder.raw(z)
+    assert raw.shape == (*left, 3 * 5 * 7, decoder.likelihood.outputs)
+    each = [decoder.raw(item) for item in z.reshape(-1, LATENT)]
+    torch.testing.assert_close(raw, torch.stack(each).reshape(raw.shape))
+
+
+def test_convolutional_layout_in_colour() -> None:
+    """The last layer has a channel's outputs side by side."""
+    decoder = Convolutional(LATENT, COLOUR, DiscretisedLogistic(4), width=2)
+    z = torch.randn(LATENT)
+    image = decoder.network(decoder.expand(z).reshape(1, *decoder.small))[0]
+    raw = decoder.raw(z).reshape(*COLOUR, 2)
+    for channel, i, j in [(0, 0, 0), (1, 4, 6), (2, 3, 1)]:
+        expected = image[2 * channel : 2 * channel + 2, i, j]
+        torch.testing.assert_close(raw[channel, i, j], expected)
+
+
+def test_a_pose_moves_all_channels_alike() -> None:
+    decoder = Posed(LATENT, COLOUR, DiscretisedLogistic(4))
+    z = torch.randn(4, LATENT)
+    pose(decoder, [[0, 0, 0], [0, 0, 0]])
+    torch.testing.assert_close(decoder.raw(z), decoder.picture.raw(z))
+    pose(decoder, [[0, 0, 2 / 7], [0, 0, 0]])
+    before = decoder.picture.raw(z).unflatten(-2, COLOUR)
+    after = decoder.raw(z).unflatten(-2, COLOUR)
+    torch.testing.assert_close(after[..., :-1, :], before[..., 1:, :])
+    torch.testing.assert_close(after[..., -1, :], before[..., -1, :])
+
+
+def test_a_step_of_the_recurrence_gives_the_rows_of_all_channels() -> None:
+    decoder = Recurrent(LATENT, COLOUR, DiscretisedLogistic(4), hidden=4)
+    z = torch.randn(LATENT)
+    raw, state = decoder.raw(z).reshape(*COLOUR, 2), decoder.start(z)
+    assert len(decoder.steps) == 5
+    for row, step in enumerate(decoder.steps):
+        state = gru_step(decoder, z + step, state)
+        torch.testing.assert_close(raw[:, row], decoder.row(state).reshape(3, 7, 2))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from scipy import stats
@@ -116,7 +117,7 @@ def unit_square(features: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("features", [1, 2])
 def test_continuous_bernoulli_integrates_to_one(features: int) -> None:
     """Logits near 0 pass the normaliser's removable singularity."""
-    logits = torch.tensor([-10.0, -3, -0.01, -0.003, -1e-9, 0, 1e-5, 0.0039, 0.0041, 1, 10])
+    logits = torch.tensor([-10.0, -3, -0.01, -0.003, -9e-4, -1e-9, 0, 1e-5, 0.0039, 0.0041, 1, 10])
     x, weights = unit_square(features)
     raw = torch.stack([logits, logits.flip(0)], -1)[:, :features].unsqueeze(-1)
     mass = weights @ ContinuousBernoulli()(raw).log_prob(x.unsqueeze(1)).exp()
@@ -171,6 +172,13 @@ def test_the_ends_of_the_continuous_bernoulli_are_finite_in_float32(logit: float
     (slope,) = torch.autograd.grad(x.sum(), raw)
     assert 0 <= x <= 1
     assert slope.isfinite()
+
+
+def test_no_rounding_takes_a_draw_of_the_continuous_bernoulli_out_of_its_support() -> None:
+    logits = torch.linspace(-1.1, 1.1, 2201, dtype=torch.float32).unsqueeze(-1)
+    u = 1 - torch.arange(4, dtype=torch.float32).reshape(-1, 1, 1) * 2**-24
+    distribution = ContinuousBernoulli()(logits.unsqueeze(-1)).base_dist
+    assert distribution.support.check(distribution.icdf(u)).all()
 
 
 @pytest.mark.parametrize("features", [1, 2])
@@ -423,3 +431,42 @@ def test_gaussian_scales_out_of_reach_are_named(scale: float) -> None:
     """The bounded log-scale cannot take these: the message must say which number was wrong."""
     with pytest.raises(ValueError, match=re.escape(str(scale))):
         Gaussian(scale)
+
+
+EXPANDED: dict[str, Callable[[], Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "grey": GreyBernoulli,
+    "logistic": lambda: DiscretisedLogistic(5),
+    "autoregressive": lambda: likelihoods.AutoregressiveBernoulli((2, 2), 1, 1, 3),
+}
+
+
+@pytest.mark.parametrize("name", EXPANDED)
+def test_an_expanded_distribution_validates_where_it_did(name: str) -> None:
+    """As in a plate."""
+    likelihood = EXPANDED[name]()
+    outside = torch.full((4,), 7.0)
+    distribution = likelihood(torch.zeros(3, 4, likelihood.outputs))
+    with pytest.raises(ValueError, match="to be within the support"):
+        distribution.expand((2, 3)).log_prob(outside)
+    distribution._validate_args = False
+    assert distribution.expand((2, 3)).log_prob(outside).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", EXPANDED)
+def test_what_was_not_validated_may_be_nan_when_it_is_expanded(name: str) -> None:
+    """So that it reaches the loss, which tells the term."""
+    likelihood = EXPANDED[name]()
+    with pyro.validation_enabled(False):
+        distribution = likelihood(torch.full((3, 4, likelihood.outputs), math.nan))
+    assert distribution.expand((2, 3)).log_prob(torch.ones(4)).isnan().all()
+
+
+@pytest.mark.parametrize("name", [*LIKELIHOODS, *EXPANDED])
+def test_x_is_binary_where_the_support_says_so(name: str) -> None:
+    likelihood = (LIKELIHOODS | EXPANDED)[name]()
+    support = likelihood(torch.zeros(4, likelihood.outputs)).support
+    grey = torch.full((4,), 0.5)
+    ends = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    assert support.check(ends).all()
+    assert likelihood.binary is (not support.check(grey).all())

@@ -102,7 +102,7 @@ def test_images_of_any_form_are_the_same_run(form: Callable[[np.ndarray], object
 
 
 def test_rows_are_images_of_one_row() -> None:
-    run = fit(images(60, 9))
+    run = fit(images(60, 1, 9))
     assert run.facts.shape == (1, 9)
     assert run.categorise(images(4, 9)).shape == (4,)
 

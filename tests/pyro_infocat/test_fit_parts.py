@@ -363,7 +363,10 @@ def test_an_error_of_the_presets_file_names_it() -> None:
     Path("mine.yaml").write_text("epoch: 3\n")
     with pytest.raises(pic.UserError) as refusal:
         pic.fit(preset="mine.yaml")
-    assert str(refusal.value) == "mine.yaml: no such key 'epoch'; did you mean epochs? See --help"
+    assert str(refusal.value) == (
+        "mine.yaml: no such key 'epoch'; did you mean epochs? See Settings in "
+        "pyro_infocat/settings.py"
+    )
 
 
 # Without training.

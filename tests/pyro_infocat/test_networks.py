@@ -155,7 +155,7 @@ def test_networks_that_do_not_compile_run_as_they_are(
         inside = loss_and_gradients(model, guide)
     assert torch.equal(before[1], inside[1])
     assert capsys.readouterr().err == (
-        "--compile true: networks run as they are (no working C++ compiler)\n"
+        "torch.compile: networks run as they are (no working C++ compiler)\n"
     )
 
 

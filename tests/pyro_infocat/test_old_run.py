@@ -257,6 +257,8 @@ def another(name: str) -> Any:
         return next(choice for choice in get_args(kind) if choice != usual)
     if kind is bool:
         return not usual
+    if name == "data_columns":
+        return ["age", "height:real"]
     if get_origin(kind) is dict:
         return {"kl_z": 2.0} if get_args(kind)[1] is float else {"kl_z": [[0.0, 0.0], [3.0, 1.0]]}
     return {int: usual + 1, float: usual / 2}[kind] if kind in (int, float) else f"other {usual}"
@@ -333,6 +335,8 @@ def _third(name: str) -> Any:
         return {"kl_c": 3.0} if get_args(kind)[1] is float else {"kl_c": [[0.0, 1.0]]}
     if kind is bool:
         return taken
+    if name == "data_columns":
+        return ["-age"]
     return {int: taken + 1, float: taken / 2}[kind] if kind in (int, float) else f"third {usual}"
 
 

@@ -258,9 +258,19 @@ def test_moves_that_are_none_are_refused_and_the_old_ones_kept(value: float) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"epsilon": -1.0}, "epsilon must be at least 0, not -1.0"),
+        *(
+            ({"epsilon": value}, f"epsilon must be at least 0 and finite, not {value}")
+            for value in (-1.0, float("nan"), float("inf"))
+        ),
         ({"neighbour": 0}, "neighbour must be at least 1, not 0"),
-        ({"probe": 0.0}, "probe must be above 0, not 0.0"),
+        *(
+            ({"neighbour": value}, f"neighbour must be a whole number, not {value}")
+            for value in (1.5, float("nan"), True)
+        ),
+        *(
+            ({"probe": value}, f"probe must be above 0 and finite, not {value}")
+            for value in (0.0, float("nan"), float("inf"))
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", [VirtualAdversarial, partial(AdversarialAffine, (8, 8))])

@@ -1,5 +1,7 @@
 """What the command ``benchmark`` refuses, in one line and before any run."""
 
+import errno
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +87,24 @@ def test_a_wrong_argument(
     Path("many.yaml").write_text("epochs: many\n")
     assert said in refuse(*arguments)
     assert {path.name for path in Path().iterdir()} == {"wrong.yaml", "many.yaml"}
+
+
+def test_a_recipe_that_the_disk_has_no_room_for(
+    refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a recipe would be another one, and the row be refused for good."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert "No space left on device" in refuse(PRESET, "--seeds", "0")
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+    started: list[object] = []
+    monkeypatch.setattr(benchmark, "_run", lambda *given: started.append(given) or 1)
+    assert benchmark.main(["--results", "results", "--out", "runs", PRESET, "--seeds", "0"]) == 1
+    assert len(started) == 1
 
 
 @pytest.mark.parametrize("flag", ["--out", "--results"])

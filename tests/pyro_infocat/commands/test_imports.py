@@ -37,11 +37,12 @@ def ask(*words: str) -> Answer:
 COMMANDS = {
     "pyro_infocat.run": "--information_weight",
     "pyro_infocat.sample": "--temperature",
+    "pyro_infocat.export": "--given",
     "pyro_infocat.benchmark": "--seeds",
     "pyro_infocat run": "--information_weight",
     "pyro_infocat sample": "--temperature",
     "pyro_infocat benchmark": "--seeds",
-    "pyro_infocat": "run|sample|categorise|benchmark",
+    "pyro_infocat": "run|sample|categorise|export|benchmark",
 }
 
 
@@ -71,6 +72,10 @@ WRONG = {
     ),
     "no run": ("sample runs/none", "error: 'runs/none' is not the folder of a run: it has no"),
     "sample without a run": ("sample", "error: RUN is missing: the folder of a run; see --help"),
+    "export's ending": (
+        "export a --out a.txt",
+        "error: --out a.txt: give a name that ends in .pt2 or .onnx",
+    ),
     "benchmark's limit": ("benchmark runs/digits.yaml --jobs 0", "error: --jobs 0"),
     "a run's limit": (
         "benchmark runs/digits.yaml --name a --epochs 0",
@@ -97,7 +102,7 @@ def test_no_command_and_another() -> None:
     """Of the one command that an installed copy has."""
     none, other = ask("pyro_infocat"), ask("pyro_infocat", "train")
     assert (none.code, other.code) == (2, 2)
-    there = "give one of run, sample, benchmark"
+    there = "give one of run, sample, categorise, export, benchmark"
     assert none.err == f"error: a command is missing; {there}"
     assert other.err == f"error: no command 'train'; {there}"
     assert not (none.imported | other.imported) & HEAVY
@@ -119,9 +124,7 @@ def test_the_commands_of_an_installed_copy(
         "error: --seed -1: must be at least 0",
         "error: --jobs 0: must be at least 1",
     ]
-    assert (
-        captured.out
-        == "usage: pyro-infocat run|sample|categorise|benchmark ...; each has its own --help\n"
-    )
+    commands = "run|sample|categorise|export|benchmark"
+    assert captured.out == f"usage: pyro-infocat {commands} ...; each has its own --help\n"
     # Classes of the user's own lie where the command is typed.
     assert sys.path.count(str(tmp_path)) == 1

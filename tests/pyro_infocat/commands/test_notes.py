@@ -39,6 +39,10 @@ IDLE = {
         ["--schedules", "{kl_c: [[2, 0], [9, 1]]}"],
         "--epochs 2: kl_c will have no weight; the schedules give none before epoch 4",
     ),
+    "size": (
+        ["--data_size", "64"],
+        "--data_size 64: does not apply, since the data are no folder of pictures",
+    ),
     "labels": (
         ["--terms", "tests.users_parts.labelled_term.Supervised"],
         "--terms: supervised looks at the labels of the training split",

@@ -2,17 +2,19 @@
 
 import platform
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
-import torchvision
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from pyro_infocat.report.board import PROJECTOR, PROJECTOR_CONFIG
+from pyro_infocat.report.page import REPORT
 from pyro_infocat.run import main
 from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, MADE_BY, METRICS
 from pyro_infocat.storage.folder import LOCK
@@ -54,15 +56,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_is_complete(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     events = {name for name in names if name.startswith("events.out.tfevents.")}
-    assert len(events) == 1
+    # The curves of training, and what was seen at its end.
+    assert len(events) == 2
     # The last is an empty one, which a second command would wait at.
-    assert names - events == {CONFIG, METRICS, HISTORY, CHECKPOINT, "figures", LOCK}
+    assert names - events == {
+        *(CONFIG, METRICS, HISTORY, CHECKPOINT, "figures", REPORT),
+        *(PROJECTOR, PROJECTOR_CONFIG, LOCK),
+    }
     assert {path.name for path in (finished / "figures").iterdir()} == {
         f"{name}.png" for name in FIGURES
     }
     for path in (finished / "figures").iterdir():
         with Image.open(path) as image:
             image.verify()
+
+
+def test_the_report_is_of_this_run(finished: Path) -> None:
+    text = (finished / REPORT).read_text()
+    assert f"{metrics(finished)['accuracy']:.1%}" in text
+    assert text.count("<article") == 10
+    # Every figure and 10 categories of 15 examples at most with what is drawn at their centres.
+    assert len(FIGURES) + 10 < text.count("<img") <= len(FIGURES) + 10 * 16
 
 
 def test_metrics_hold_the_contract(finished: Path) -> None:
@@ -94,7 +108,7 @@ def test_metrics_hold_the_contract(finished: Path) -> None:
     assert found["versions"] == {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "pyro": pyro.__version__,
     }
     assert found[MADE_BY] == made_by()
@@ -115,7 +129,10 @@ def test_tensorboard_reads_the_terms(finished: Path) -> None:
     events = EventAccumulator(str(finished))
     events.Reload()
     watched = {f"categories/{name}" for name in ("used", "least_share", "merged")}
-    assert set(events.Tags()["scalars"]) == TERMS | {"seconds", "objective"} | watched
+    curves = {name for name in events.Tags()["scalars"] if not name.startswith("metrics/")}
+    assert curves == TERMS | {"seconds", "objective"} | watched
+    (accuracy,) = events.Scalars("metrics/accuracy")
+    assert (accuracy.step, accuracy.value) == (2, pytest.approx(metrics(finished)["accuracy"]))
     rows = history(finished)
     for name in TERMS:
         points = events.Scalars(name)
@@ -127,7 +144,7 @@ def test_the_checkpoint_loads_without_pickles(finished: Path) -> None:
     checkpoint = torch.load(finished / CHECKPOINT, weights_only=True)
     assert set(checkpoint) == {
         *("epoch", "model", "guide", "optimizer", "rng", "history"),
-        *("facts", "data", MADE_BY, "rng_of_others"),
+        *("facts", "data", "labels", MADE_BY, "rng_of_others"),
     }
     assert checkpoint["epoch"] == 2
     assert checkpoint["history"] == history(finished)

@@ -15,6 +15,7 @@ from pyro_infocat.places import PRESETS
 from pyro_infocat.run import main
 from pyro_infocat.settings import DECLARED
 from tests.runs import parse
+from tests.tables import facts_for, rows
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -90,11 +91,12 @@ def test_the_folder_that_a_run_gets(flags: list[str], out: str) -> None:
 @pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_a_preset_parses_and_its_parts_fit(preset: Path) -> None:
     settings, _, _ = parse(["--config", str(preset)])
-    facts = DATA_SETS[settings.data]
+    facts = facts_for(settings)
     parts = Builder(settings, facts).parts(CPU)
     observed = observation(settings, parts.model.decoder.likelihood)
-    pixels = torch.randint(facts.levels, (4, facts.features))
-    split = Split(pixels, torch.zeros(4), facts.levels)
+    # A table may not have fewer rows than categories.
+    pixels = torch.randint(facts.levels, (10, facts.features)) if facts.images else rows(10)
+    split = Split(pixels, torch.zeros(10), facts.levels)
     try_parts(settings, parts, split, observed)
 
 
@@ -148,3 +150,14 @@ def test_the_arguments_of_a_class_are_listed(capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out.splitlines()
     assert "  --prior.categories: a whole number (default: 10)" in printed
     assert "  --prior.weights: a list of numbers or null (default: None)" in printed
+
+
+@pytest.mark.parametrize("word", ["1e3", "08", "-.5e1", "null", "true", "2001-01-01"])
+def test_a_folder_whose_name_looks_like_something_else_stays_a_word(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyYAML alone writes 1e3 and 08 without quotes, and the reader takes them for numbers."""
+    with pytest.raises(SystemExit):
+        main(["--data_root", word, "--print_config"])
+    Path("printed.yaml").write_text(capsys.readouterr().out)
+    assert parse(["--config", "printed.yaml"])[0].data_root == word

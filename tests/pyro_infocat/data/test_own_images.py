@@ -108,8 +108,8 @@ GREY = images(6, 4, 4)
 WRONG = {
     "x_test of 3 x 4": {"x_train": GREY, "x_test": images(2, 3, 4)},
     "has no x_train": {"x_test": GREY},
-    "x_train has shape (6, 16); give (N, height, width)": {"x_train": GREY.reshape(6, 16)},
-    "x_train has shape (6, 3, 4, 4); give": {"x_train": images(6, 3, 4, 4)},
+    "x_train has shape (96,); give (N, height, width)": {"x_train": GREY.reshape(-1)},
+    "x_train has shape (6, 2, 4, 4); give": {"x_train": images(6, 2, 4, 4)},
     "x_train has shape (6, 0, 4); give": {"x_train": images(6, 0, 4)},
     "x_train holds values from 0 to 9; give grey levels": {
         "x_train": np.arange(10.0).reshape(10, 1, 1)

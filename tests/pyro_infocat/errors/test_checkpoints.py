@@ -178,6 +178,63 @@ def of_adam(**values: object) -> Change:
     return lambda held: held["optimizer"]["state"][0].update(values)
 
 
+KINDS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "complex": ("model", lambda value: value + 2j, "torch.complex64"),
+    "true and false": ("guide", lambda value: value > 0, "torch.bool"),
+    "whole numbers": ("model", lambda value: value.to(torch.int64), "torch.int64"),
+    "beyond float32": (
+        "guide",
+        lambda value: torch.full_like(value, 1e300, dtype=torch.float64),
+        "torch.float64",
+    ),
+}
+"""Weights that PyTorch would cast to others."""
+
+
+@pytest.mark.parametrize(("field", "cast", "kind"), KINDS.values(), ids=KINDS)
+def test_weights_of_another_kind(
+    field: str,
+    cast: Callable[[torch.Tensor], torch.Tensor],
+    kind: str,
+    trained: Path,
+    refuse: Refuse,
+) -> None:
+    checkpoint = checkpoint_in(trained)
+    name = next(n for n, value in checkpoint[field].items() if value.is_floating_point())
+    checkpoint[field][name] = cast(checkpoint[field][name])
+    torch.save(checkpoint, trained / CHECKPOINT)
+    error = refuse(*again(2), fresh=False)
+    assert error.startswith(f"'{OUT}/{CHECKPOINT}' is corrupt or no checkpoint of this project (")
+    assert f"({field} has '{name}' in {kind}, which is no torch.float32); delete" in error
+    with pytest.raises(UserError) as caught:
+        pyro_infocat.load(OUT)
+    assert str(caught.value) == error
+
+
+def test_weights_of_the_same_kind_and_another_precision(trained: Path) -> None:
+    """A run of doubles is loaded where floats are usual."""
+    checkpoint = checkpoint_in(trained)
+    name, value = next((n, v) for n, v in checkpoint["model"].items() if v.is_floating_point())
+    checkpoint["model"][name] = value.double()
+    torch.save(checkpoint, trained / CHECKPOINT)
+    assert torch.equal(pyro_infocat.load(OUT).model.state_dict()[name], value)
+
+
+def test_a_byte_of_the_weights_that_is_another(trained: Path, refuse: Refuse) -> None:
+    """It would be another weight, of which nothing could be told by looking at it."""
+    path = trained / CHECKPOINT
+    weight = first(checkpoint_in(trained), "model").numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    assert content.count(weight) == 1
+    content[content.index(weight)] ^= 1
+    path.write_bytes(content)
+    assert not torch.equal(first(checkpoint_in(trained), "model"), torch.tensor(0.0))
+    error = refuse(*again(2), fresh=False)
+    assert f"'{OUT}/{CHECKPOINT}' is corrupt or no checkpoint of this project (the check" in error
+    with pytest.raises(UserError, match=r"the checksum of '.*/data/.*' is another"):
+        pyro_infocat.load(OUT)
+
+
 OPTIMIZER: dict[str, tuple[Change, str]] = {
     "none": (lambda held: held.update(optimizer=None), "optimizer holds no state"),
     "empty": (lambda held: held.update(optimizer={}), "optimizer holds no state"),

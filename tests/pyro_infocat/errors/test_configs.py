@@ -34,6 +34,12 @@ CONFIGS = {
         "prior: {class_path: models.priors.Orthogonal, arguments: {}}",
         ["prior: expected a class path", "init_args", "'arguments'"],
     ),
+    "null character": ('data_root: "a\\0"', ["data_root: holds a null character", "leave it out"]),
+    "null character further in": ('weights: {"a\\0": 1}', ["weights: holds a null character"]),
+    "null character in a part": (
+        'encoder: {class_path: guides.encoders.MLP, init_args: {hidden: ["\\0"]}}',
+        ["encoder.hidden: holds a null character"],
+    ),
     "word": ("data_root: [a]", ["data_root: expected a word, not '['a']'"]),
 }
 
@@ -62,6 +68,9 @@ STRICT = {
     "deep and allowed": (f"weights: {'[' * 18}{']' * 18}", ["expected names with values, not '[["]),
     "object": ("seed: !!python/object/apply:os.mkdir [made]", ["could not determine", "os.mkdir"]),
     "tag of one's own": ("seed: !mine 3", ["could not determine", "'!mine'"]),
+    "tag without a number": ("epochs: !!int", ["is not YAML (it cannot be read (IndexError))"]),
+    "tag of another word": ("graph: !!bool x", ["is not YAML (it cannot be read (KeyError))"]),
+    "tag of no date": ("seed: !!timestamp x", ["is not YAML (it cannot be read (AttributeError))"]),
     "bytes": ("seed: !!binary aGVsbG8=", ["seed: config.yaml cannot hold a bytes"]),
     "set": ("weights: !!set {kl_z}", ["weights: config.yaml cannot hold a set"]),
     "two documents": ("seed: 1\n---\nseed: 2", ["expected a single document"]),

@@ -51,6 +51,7 @@ VALUES = {
         ["--config", "none.yaml"],
         ["--config", "'none.yaml'", "No such file", "runs/digits.yaml"],
     ),
+    "config of too long a name": (["--config", "a" * 300], ["--config", "File name too long"]),
     "config that is a folder": (["--config", "."], ["--config", "'.'", "Is a directory"]),
     "epochs": (["--epochs", "0"], ["--epochs 0", "at least 1"]),
     "epochs in words": (["--epochs", "many"], ["--epochs: expected a whole number, not 'many'"]),

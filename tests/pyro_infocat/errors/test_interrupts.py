@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from pyro_infocat import experiment
+from pyro_infocat.evaluation import figures
 from pyro_infocat.run import main
-from pyro_infocat.settings import HISTORY
-from tests.brief import SMALL, start, wait_for
+from pyro_infocat.settings import HISTORY, METRICS
+from tests.brief import SMALL, be_brief, start, wait_for
 from tests.pyro_infocat.errors.refusals import OUT, checkpoint_in, interrupt
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 def test_before_there_is_anything(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "load_data", interrupt)
+    monkeypatch.setattr(experiment, "read_data", interrupt)
     assert main(["--out", OUT]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
@@ -29,7 +30,7 @@ def test_in_the_folder_of_another_run(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the command has come to see whose it is."""
-    monkeypatch.setattr(experiment, "load_data", interrupt)
+    monkeypatch.setattr(experiment, "read_data", interrupt)
     assert main(["--out", OUT]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
@@ -96,3 +97,13 @@ def test_a_real_command() -> None:
     assert output == ""
     assert error.startswith("error: --prior: models.priors.Orthogonal takes no 'sale'")
     assert error.count("\n") == 1
+
+
+def test_while_the_figures_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that has its metrics is finished, as a benchmark takes it: it has its figures too."""
+    with monkeypatch.context() as patch:
+        be_brief(patch)
+        patch.setattr(figures, "draw", interrupt)
+        assert main([*SMALL, "--epochs", "1", "--out", OUT]) == 130
+    assert checkpoint_in(Path(OUT))["epoch"] == 1
+    assert not Path(OUT, METRICS).exists()

@@ -57,7 +57,7 @@ FLAGS = {
     ),
     "epsilon": (
         ["--view", ADVERSARIAL, "--view.epsilon", "-1"],
-        [f"--view {ADVERSARIAL}", "epsilon must be at least 0, not -1"],
+        [f"--view {ADVERSARIAL}", "epsilon must be at least 0 and finite, not -1"],
     ),
     "neighbour": (
         ["--view", BOTH, "--view.neighbour", "0"],
@@ -65,7 +65,7 @@ FLAGS = {
     ),
     "probe": (
         ["--view", ADVERSARIAL, "--view.probe", "0"],
-        [f"--view {ADVERSARIAL}", "probe must be above 0, not 0"],
+        [f"--view {ADVERSARIAL}", "probe must be above 0 and finite, not 0"],
     ),
     "help of another role": (
         ["--prior.help", "guides.Enumerated"],

@@ -19,11 +19,11 @@ from torch.utils._pytree import tree_leaves
 
 from models import CatVAE
 from pyro_infocat.build import Builder, observation
-from pyro_infocat.catalogue import DATA_SETS
 from pyro_infocat.data.dataset import Split
 from pyro_infocat.places import PRESETS
 from pyro_infocat.training.step import Step
 from tests.runs import parse
+from tests.tables import facts_for
 
 GPU = torch.device("cuda:0")
 
@@ -77,12 +77,13 @@ def take_two_steps(flags: list[str]) -> None:
     labelled = ["--terms", "tests.users_parts.labelled_term.Supervised"]
     # Autocast asks the driver.
     chosen = replace(parse([*flags, *labelled])[0], precision="float32")
-    facts = DATA_SETS[chosen.data]
+    facts = facts_for(chosen)
     # A check of every value asks the host; a run has none.
     with pyro.validation_enabled(False), FakeTensorMode():
         with GPU:
             parts = Builder(chosen, facts).parts(GPU)
-            pixels = torch.zeros(300, facts.features, dtype=torch.uint8)
+            kind = torch.uint8 if facts.images else torch.float32
+            pixels = torch.zeros(300, facts.features, dtype=kind)
             split = Split(pixels, torch.zeros(300, dtype=torch.int64), facts.levels)
         parts.bound.weights = dict.fromkeys(parts.bound.signs, 1.0)
         assert parts.bound.written_out(parts.model, parts.guide)

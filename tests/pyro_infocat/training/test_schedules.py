@@ -82,7 +82,12 @@ def test_the_learning_rate_falls_by_half_a_cosine() -> None:
 
 @pytest.mark.parametrize(
     ("points", "epoch"),
-    [([[0, 1]], 0), ([[3, 0], [5, 1]], 4), ([[0, 0], [9, 0]], None), ([[2.5, 0], [2.6, 1]], 3)],
+    [
+        *(([[0, 1]], 0), ([[3, 0], [5, 1]], 4), ([[0, 0], [9, 0]], None)),
+        *(([[2.5, 0], [2.6, 1]], 3), ([[-1, 1]], 0), ([[-5, 0], [-3, 2]], 0)),
+        # Without going through every epoch up to there.
+        *(([[0, 0], [1e300, 0]], None), ([[1e15, 0], [1e16, 1]], 10**15 + 1)),
+    ],
 )
 def test_the_first_epoch_above_zero(points: list[list[float]], epoch: int | None) -> None:
     assert first_above_zero(points) == epoch
@@ -284,6 +289,12 @@ def test_an_epoch_in_which_nothing_weighs() -> None:
     )
     # A term of the user's own is enough.
     Schedule(*with_parts(replace(chosen, terms=(Part(f"{USERS}.Amounts"),))))
+
+
+def test_nothing_weighs_from_before_the_first_epoch_on() -> None:
+    nothing = {name: [[-9, 1.0], [-3, 0.0]] for name in ("kl_z", "kl_c", "reconstruction")}
+    error = refuse(settings(information_weight=0.0, weights={}, schedules=nothing))
+    assert error.startswith("--weights: no term of the objective has a weight in epoch 1; give")
 
 
 # Which terms ever have a weight.

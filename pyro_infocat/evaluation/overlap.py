@@ -1,0 +1,43 @@
+"""How far q(c | x) takes generated images of one category for another's. No label is read.
+
+    taken_cc'   E_p(x|c)[q(c'|x)]
+    overlap     2 (taken_cc' + taken_c'c) / (taken_cc + taken_cc' + taken_c'c + taken_c'c')
+
+An overlap of 0 says that q(c|x) tells two categories' images apart, 1 that it cannot, however it
+divides them. Where all errors are on one side, it is their share there.
+
+Shapes: K categories.
+"""
+
+import torch
+from torch import Tensor
+
+from guides.guide import Guide
+from models import CatVAE
+
+CHUNK = 1000
+"""Images in one pass of a network."""
+
+MOST_DRAWN, FEWEST_DRAWN, DRAWN = 50, 5, 5000
+"""Generated images of a category, and about how many of all K together."""
+
+
+def taken_for(model: CatVAE, guide: Guide) -> Tensor:
+    """What draws of each category are taken for, (K, K), on the CPU."""
+    categories, device = guide.categories, model.prior.logits.device
+    drawn = max(FEWEST_DRAWN, min(MOST_DRAWN, DRAWN // categories))
+    rows = []
+    for some in torch.arange(categories, device=device).split(CHUNK // drawn):
+        z = model.prior.component(some.repeat_interleave(drawn)).sample()
+        # Not the guide's critic, whose probabilities may be blunter than q(c|x).
+        q = guide.category(model.decoder(z).sample()).probs
+        rows.append(q.unflatten(0, (len(some), drawn)).mean(1))
+    return torch.cat(rows).cpu()
+
+
+def overlaps(taken: Tensor) -> Tensor:
+    """The overlap of every two categories (K, K), for what is taken for what (K, K)."""
+    own, crossed = taken.diagonal(), taken + taken.T
+    errors = 2 * crossed / (own + own.unsqueeze(1) + crossed)
+    # By chance errors can be more than those of a coin; 0 / 0 is of two that take nothing.
+    return errors.clamp_max(1).nan_to_num()
