@@ -84,7 +84,8 @@ def resolved(
 ) -> tuple[Settings, dict[str, Any]]:
     """The settings, and the parts that were given as instances, by role."""
     if preset is None:
-        path = preset_of(default(DECLARED["data"]) if data is None else data)
+        reader = settings.get("reader") is not None
+        path = preset_of(default(DECLARED["data"]) if data is None else data, reader)
     else:
         path = preset_path(str(preset)) if "." not in str(preset) else Path(preset)
     below, unknown = read_config(path)

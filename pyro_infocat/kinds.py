@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import IO, NamedTuple
 
 from pyro_infocat import pictures
-from pyro_infocat.catalogue import DATA_SETS, no_data_set
+from pyro_infocat.catalogue import DATA_SETS, IN_MEMORY, no_data_set
 from pyro_infocat.errors import UserError
 
 
@@ -44,6 +44,8 @@ def kind_of(data: str) -> Kind:
     """
     if data in DATA_SETS:
         return Kind("pyro_infocat.data.readers.Named", DATA_SETS[data].preset)
+    if data == IN_MEMORY:
+        raise no_data_set(data)
     if os.path.isdir(data):
         return FOLDER
     ending = os.path.splitext(data)[1].lower()

@@ -72,16 +72,17 @@ class Given:
     trusted: bool = True
 
 
-def preset_of(data: str) -> Path:
+def preset_of(data: str, own_reader: bool = False) -> Path:
     """What data are trained with where no --config is given.
 
-    Of data that only a reader of the user's own knows, the images' preset.
-
+    :param own_reader: whether a reader of the user's own makes of them what only it knows: they
+        are trained by the images' preset.
     :raises UserError: where the preset is missing.
     """
     name = IMAGES.preset
-    with suppress(UserError):
-        name = preset_for(data)
+    if not own_reader:
+        with suppress(UserError):
+            name = preset_for(data)
     return preset_path(name)
 
 

@@ -128,7 +128,8 @@ def read(argv: Sequence[str] | None = None) -> Request:
     if not configs and not below:
         # Checked before its preset is looked for.
         Resolver(given).plain()
-        path = preset_of(data or default(DECLARED["data"]))
+        reader = any(one.key[0] == "reader" for one in given)
+        path = preset_of(data or default(DECLARED["data"]), reader)
         below, preset = read_config(path)[0], path.stem
     for config in configs:
         found, unknown = read_config(config)

@@ -155,7 +155,7 @@ class Listed:
         found = {}
         for kind in KINDS:
             index = getattr(category, kind)
-            x = _grey(self.tested.data.test, index) if index else torch.empty(0, 1)
+            x = _grey(self.tested.data.test, index)
             found[kind] = [
                 {"words": one, **_about(self.chosen, self.tested, place, kind, category)}
                 for place, one in zip(index, rows.rows(x, self.tested.data.facts), strict=True)
@@ -164,7 +164,7 @@ class Listed:
 
 
 def _grey(split: Split, index: list[int]) -> Tensor:
-    return split.grey(torch.tensor(index, device=split.pixels.device))
+    return split.grey(torch.tensor(index, dtype=torch.int64, device=split.pixels.device))
 
 
 def _about(

@@ -30,7 +30,8 @@ def nearest(settings: Settings) -> Beside | None:
     """
     files = [f for f in sorted(PRESETS.glob("*.yaml")) if _data_of(f) == settings.data]
     with suppress(UserError):
-        usual = preset_of("" if settings.data == IN_MEMORY else settings.data)
+        data = "" if settings.data == IN_MEMORY else settings.data
+        usual = preset_of(data, settings.reader is not None)
         files = [usual, *(file for file in files if file != usual)]
     found = []
     for file in files:

@@ -170,21 +170,24 @@ def test_what_needs_labels_is_left_out_or_refused_without(
 
 # Names that are taken.
 
-TAKEN = {
-    "metric of a run": ("--metrics", "measures.NameOfTheRun", "a metric 'epochs'"),
-    "metric among others": ("--metrics", "measures.AmongOthers", "a metric 'kl_z'"),
-}
+@pytest.mark.usefixtures("brief", "mine")
+def test_a_name_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """Is refused before training."""
+    assert run("--metrics", "measures.NameOfTheRun") == 2
+    said = "error: --metrics measures.NameOfTheRun: there is a metric 'epochs' already\n"
+    assert capsys.readouterr().err == said
+    assert not Path("out").exists()
 
 
 @pytest.mark.usefixtures("brief", "mine")
 @pytest.mark.slow
-@pytest.mark.parametrize(("flag", "path", "what"), TAKEN.values(), ids=TAKEN)
-def test_a_name_that_is_taken(
-    flag: str, path: str, what: str, capsys: pytest.CaptureFixture[str]
+def test_a_name_that_is_taken_among_others_that_a_metric_returns(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The run is there, and goes on to its metrics once the class has another name."""
-    assert run(flag, path) == 2
-    assert capsys.readouterr().err == f"error: {flag} {path}: there is {what} already\n"
+    assert run("--metrics", "measures.AmongOthers") == 2
+    said = "error: --metrics measures.AmongOthers: there is a metric 'kl_z' already\n"
+    assert capsys.readouterr().err == said
     assert len(history("out")) == 1
 
 

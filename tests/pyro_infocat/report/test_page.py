@@ -18,7 +18,7 @@ from PIL import Image
 from pyro_infocat.catalogue import IN_MEMORY, Column, Facts
 from pyro_infocat.data import DataSet, Split
 from pyro_infocat.evaluation import Tested
-from pyro_infocat.report import page
+from pyro_infocat.report import page, rows
 from pyro_infocat.settings import Part
 from tests.pyro_infocat.report.pieces import SETTINGS, examined, result, sure
 
@@ -326,3 +326,11 @@ def test_writing_leaves_the_random_numbers_alone(ordinary: Tested) -> None:
     torch.manual_seed(3)
     page.write(ordinary, result(ordinary), SETTINGS, Path())
     assert Path(page.REPORT).read_bytes() == first
+
+
+def test_a_category_without_rows_of_a_table_has_none() -> None:
+    columns = (Column("height", "real"), Column("colour", "category", ("red", "green")))
+    facts = Facts("table", (3,), 0, (), columns)
+    split = Split.of_real_numbers(torch.tensor([[0.5, 1.0, 0.0]]))
+    assert rows.rows(page._grey(split, []), facts) == []
+    assert rows.rows(page._grey(split, [0]), facts) == [["0.5", "red"]]
