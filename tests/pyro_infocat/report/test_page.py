@@ -18,7 +18,8 @@ from PIL import Image
 from pyro_infocat.catalogue import IN_MEMORY, Column, Facts
 from pyro_infocat.data import DataSet, Split
 from pyro_infocat.evaluation import Tested
-from pyro_infocat.report import page, rows
+from pyro_infocat.report import page
+from pyro_infocat.report import rows as listed
 from pyro_infocat.settings import Part
 from tests.pyro_infocat.report.pieces import SETTINGS, examined, result, sure
 
@@ -332,5 +333,5 @@ def test_a_category_without_rows_of_a_table_has_none() -> None:
     columns = (Column("height", "real"), Column("colour", "category", ("red", "green")))
     facts = Facts("table", (3,), 0, (), columns)
     split = Split.of_real_numbers(torch.tensor([[0.5, 1.0, 0.0]]))
-    assert rows.rows(page._grey(split, []), facts) == []
-    assert rows.rows(page._grey(split, [0]), facts) == [["0.5", "red"]]
+    assert listed.rows(page._grey(split, []), facts) == []
+    assert listed.rows(page._grey(split, [0]), facts) == [["0.5", "red"]]
