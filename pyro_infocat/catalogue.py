@@ -74,7 +74,7 @@ class Facts:
             and _are_words(facts.classes)
             and type(facts.fitted) is bool
             and all(map(_is_column, columns))
-            and (not columns or sum(one.width for one in columns) == facts.features)
+            and (not columns or _are_of_a_table(columns, facts))
         )
         if not right:
             raise TypeError("no facts of data")
@@ -100,13 +100,28 @@ def _are_words(held: Any) -> bool:
     return isinstance(held, tuple) and all(isinstance(word, str) for word in held)
 
 
+def _are_of_a_table(columns: tuple[Column, ...], facts: Facts) -> bool:
+    return (
+        facts.shape == (sum(one.width for one in columns),)
+        and facts.levels == 0
+        and len({one.name for one in columns}) == len(columns)
+    )
+
+
+def _as_many_as_its_kind(column: Column) -> bool:
+    """Whether a column has values where its kind has them: two of a binary one."""
+    number = len(column.values)
+    return {"binary": number == 2, "category": number > 0}.get(column.kind, number == 0)
+
+
 def _is_column(column: Column) -> bool:
     numbers = (column.mean, column.scale)
     return (
         isinstance(column.name, str)
         and column.kind in KINDS
         and _are_words(column.values)
-        and (column.kind != "category" or len(column.values) > 0)
+        and len(set(column.values)) == len(column.values)
+        and _as_many_as_its_kind(column)
         and all(type(one) is float and math.isfinite(one) for one in numbers)
         and column.scale > 0
     )

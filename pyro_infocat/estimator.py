@@ -6,6 +6,7 @@ Shapes: D latent dimensions, K categories, N examples, S samples, X features.
 import contextlib
 import dataclasses
 import io
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,8 +60,9 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     :ivar labels_: the likeliest category of each example of ``fit`` (N,).
     :ivar run_: the trained :class:`pyro_infocat.Run`, with model and guide in float64.
     :ivar history_: a row an epoch of every named term in nats per example.
-    :ivar n_features_in_: X, or an image's first side.
-    :ivar feature_names_in_: a DataFrame's columns.
+    :ivar n_features_in_: X, or an image's first side; of a table only after ``fit``, since a run
+        does not keep the columns that it left out.
+    :ivar feature_names_in_: a DataFrame's columns, after ``fit``.
     :param n_categories: K.
     :param preset: the name of a preset or a YAML file; ``auto`` for the data's own.
     :param epochs: passes over the examples; the preset's when None.
@@ -166,6 +168,8 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     def score_samples(self, X: Any) -> np.ndarray:  # noqa: N803
         """log p(x) of each example (N,) in nats, importance-weighted; low ones are outliers."""
         split = self._split(X)
+        if self.nll_samples < 1:
+            raise ValueError(f"nll_samples must be at least 1, not {self.nll_samples}")
         return log_evidence(self.run_, split, self.nll_samples, self._seed_of_draws)
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
@@ -223,8 +227,10 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
             name: (run.folder / name).read_bytes() for name in KEPT if (run.folder / name).exists()
         }
         made._seed_of_draws, made.history_ = settings.seed, run.history
-        made.n_features_in_ = len(run.facts.columns) if run.facts.columns else run.facts.shape[0]
-        made._frame = False
+        if not run.facts.columns:
+            made.n_features_in_ = run.facts.shape[0]
+        # Of an array's columns these are the names.
+        made._frame = not all(re.fullmatch(r"x\d+", one.name) for one in run.facts.columns)
         made._take(run)
         return made
 
@@ -242,8 +248,10 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     def _checked(self, X: Any, reset: bool) -> Any:  # noqa: N803
         """X as scikit-learn's estimators take it; a DataFrame keeps its columns' kinds."""
         if is_frame(X):
-            _check_feature_names(self, X, reset=reset)
-            _check_n_features(self, X, reset=reset)
+            # A run that was loaded finds its columns by name, and does not know of others.
+            if reset or hasattr(self, "n_features_in_"):
+                _check_feature_names(self, X, reset=reset)
+                _check_n_features(self, X, reset=reset)
             if reset:
                 self._frame = True
             return X

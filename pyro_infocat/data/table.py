@@ -7,7 +7,7 @@ Shapes: N rows, X features.
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,12 +79,15 @@ class Table(Reader):
         return data_set(read_rows(self.path), f"'{self.path}'", self.label, self.columns)
 
     def again(self, facts: Facts) -> Examples:
-        return examples(read_rows(self.path).frame, facts, f"'{self.path}'")
+        as_written = {column.name for column in facts.columns if column.values}
+        return examples(read_rows(self.path, as_written).frame, facts, f"'{self.path}'")
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path, as_written: Collection[str] = ()) -> Rows:
     """The table in a file.
 
+    :param as_written: columns of a text file that are read as words. pandas reads 01 as a word or
+        as 1, as the rows beside it are, and new rows need not be like those of training.
     :raises UserError: where there is none.
     """
     ending = path.suffix.lower()
@@ -95,13 +98,14 @@ def read_rows(path: Path) -> Rows:
     with _readable(path):
         separator = _checked_lines(path, "\t" if ending == ".tsv" else ",")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            named = next(csv.reader(file, delimiter=separator))[0].strip()
+            names = next(csv.reader(file, delimiter=separator, skipinitialspace=True))
         # What writes a table with the numbers of its rows leaves their name empty.
         frame = pd.read_csv(
             path,
             sep=separator,
             encoding="utf-8-sig",
-            index_col=False if named else 0,
+            index_col=False if names[0].strip() else 0,
+            dtype={name: str for name in names if name.strip() in as_written},
             low_memory=False,
             skipinitialspace=True,
         )
@@ -292,7 +296,7 @@ def _said(
         said += f"; labels{of} of {len(classes)} classes, for evaluation alone"
     missing = int(x.isnan().any(1).sum())
     if missing:
-        said += f"; {missing} rows with missing values"
+        said += f"; {missing} row{'s' * (missing > 1)} with missing values"
     if constant:
         said += f"; left out, since they do not vary: {', '.join(map(repr, constant))}"
     return said
@@ -410,6 +414,13 @@ def _word(value: Any, what: str, row: int) -> str:
     raise UserError(
         f"{what} holds a {type(value).__name__} in row {row}; give numbers or words", "data"
     )
+
+
+def _as_read(word: str) -> str:
+    """A word as :func:`_word` has what pandas would read in it: ``1.0`` as 1, ``TRUE`` as True."""
+    if word in ("true", "TRUE", "false", "FALSE"):
+        return word.capitalize()
+    return _word(float(word), "", 0) if _is_number(word) else word
 
 
 def _words(series: Any, what: str) -> list[str | None]:
@@ -612,6 +623,7 @@ def _one_hot(series: Any, column: Column, what: str) -> np.ndarray:
     """Of a binary column (N, 1), or one of categories (N, its width)."""
     words = _words(series, f"{what}: column '{column.name}'")
     code = {value: number for number, value in enumerate(column.values)}
+    words = [word if word is None or word in code else _as_read(word) for word in words]
     for row, word in enumerate(words):
         if word is not None and word not in code:
             some = ", ".join(column.values[:10]) + (" ..." if len(column.values) > 10 else "")

@@ -180,5 +180,5 @@ def check_optimizer(path: Path, held: Any, optimizer: torch.optim.Optimizer) -> 
                 raise _corrupt(
                     path, f"optimizer has {of} of shape {tuple(value.shape)}, not {tuple(wanted)}"
                 )
-            if name != "exp_avg" and value.min() < 0:
+            if name != "exp_avg" and (value < 0).any():
                 raise _corrupt(path, f"optimizer has {of}, which is negative")

@@ -117,7 +117,7 @@ class CollapseMonitor:
         for c in alive if self.settled else ():
             new, old = self.into.get(c), before.get(c)
             if new is not None and new != old:
-                event = f"merged into {new} (their images overlap by {{}})"
+                event = f"merged into {new} (what they generate overlaps by {{}})"
                 events[event, ".0%"].append((c, overlap[c][new]))
             elif new is None and old in alive:
                 events[f"parted from {old}", ""].append((c, 0.0))

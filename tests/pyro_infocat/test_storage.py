@@ -98,6 +98,18 @@ def test_one_negative_number_among_adams_moments(field: str, tmp_path: Path) -> 
             check_optimizer(tmp_path / "checkpoint.pt", held, optimizer)
 
 
+def test_parameters_of_no_numbers_have_a_state_of_adam_too(tmp_path: Path) -> None:
+    """A table without counts has no shapes of them."""
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (0, 3)]
+    optimizer = torch.optim.Adam(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    held = optimizer.state_dict()
+    assert held["state"][0]["exp_avg_sq"].shape == (0,)
+    check_optimizer(tmp_path / "checkpoint.pt", held, optimizer)
+
+
 def test_reading_executes_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     load = torch.load

@@ -258,6 +258,29 @@ def test_an_array_has_the_tables_columns_in_order_or_all_of_them_by_number() -> 
     assert torch.equal(examples(x, numbered, "it").split.pixels, by_name)
 
 
+def test_new_rows_hold_the_words_of_training_whatever_rows_are_beside_them(tmp_path: Path) -> None:
+    """By the values of a file alone, pandas takes words for words, numbers or truth."""
+    text = "code,flag,share,rank,open\n01,TRUE,0.50,1,TRUE\n02,no,half,2,FALSE\nA1,,none,3,TRUE\n"
+    columns = ["code:category", "flag", "share:category", "rank:category", "open"]
+    data = read(text + "02,no,0.50,1,FALSE\n", tmp_path, None, columns)
+    assert column(data, "code").values == ("01", "02", "A1")
+    assert column(data, "rank").values == ("1", "2", "3")
+    assert column(data, "open").values == ("False", "True")
+    whole = Table(str(tmp_path / "mine.csv")).again(data.facts).split.pixels
+    # x: code 0-2, flag 3, share 4-6, rank 7-9, open 10.
+    assert whole[0].tolist() == [1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 1]
+    assert whole[1].tolist() == [0, 1, 0, 1, 0, 1, 0, 0, 1, 0, 0]
+    head, *lines = text.splitlines()
+    for row, line in enumerate(lines):
+        (tmp_path / "one.csv").write_text(f"{head}\n{line}\n")
+        found = Table(str(tmp_path / "one.csv")).again(data.facts).split.pixels
+        torch.testing.assert_close(found[0], whole[row], equal_nan=True)
+    # Where one value is missing pandas writes whole numbers as fractions.
+    (tmp_path / "one.csv").write_text(f"{head}\n01,no,half,2.0,true\n")
+    found = Table(str(tmp_path / "one.csv")).again(data.facts).split.pixels
+    assert found[0, 7:].tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
 REFUSED_AGAIN: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "no such column": (
         lambda table: table.drop(columns="visits"),

@@ -194,7 +194,7 @@ def test_a_category_merges_and_parts(said: Said) -> None:
     assert lines == [
         [],
         [],
-        ["epoch 3: category 3 merged into 2 (their images overlap by 83%)"],
+        ["epoch 3: category 3 merged into 2 (what they generate overlaps by 83%)"],
         [],
         [],
         ["epoch 6: category 3 parted from 2"],
@@ -207,7 +207,7 @@ def test_a_category_merges_and_parts(said: Said) -> None:
 def test_the_fuller_one_takes_the_other_in_and_keeps_it(said: Said) -> None:
     monitored = Monitored()
     monitored.look([*APART[:2], [0, 0, 0.17, 0.83], [0, 0, 0, 1]])
-    assert said() == ["epoch 1: category 2 merged into 3 (their images overlap by 83%)"]
+    assert said() == ["epoch 1: category 2 merged into 3 (what they generate overlaps by 83%)"]
     monitored.look([*APART[:2], [0, 0, 1, 0], [0, 0, 0.83, 0.17]])
     assert said() == []
 
@@ -218,24 +218,24 @@ def test_categories_between_which_images_are_divided_are_one(said: Said) -> None
     for share in (0.5, 0.45, 0.55, 0.3):
         monitored.look([*APART[:2], [0, 0, share, 1 - share], [0, 0, share, 1 - share]])
         assert monitored.last()["categories/merged"] == 1
-    assert said() == ["epoch 1: category 3 merged into 2 (their images overlap by 100%)"]
+    assert said() == ["epoch 1: category 3 merged into 2 (what they generate overlaps by 100%)"]
 
 
 def test_what_a_category_generates_counts_not_the_examples(said: Said) -> None:
     monitored = Monitored(lit=[0, 1, 2, 2])
     monitored.look()
-    assert said() == ["epoch 1: category 3 merged into 2 (their images overlap by 100%)"]
+    assert said() == ["epoch 1: category 3 merged into 2 (what they generate overlaps by 100%)"]
 
 
 def test_three_in_one_and_another_host(said: Said) -> None:
     monitored = Monitored()
     monitored.look()
     monitored.look([[1, 0, 0, 0], [0.8, 0.2, 0, 0], [0.6, 0, 0.4, 0], [0, 0, 0, 1]])
-    assert said() == ["epoch 2: categories 1, 2 merged into 0 (their images overlap by 60% to 80%)"]
+    assert said() == ["epoch 2: categories 1, 2 merged into 0 (what they generate overlaps by 60% to 80%)"]
     monitored.look([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.1, 0.9], [0, 0, 0, 1]])
     assert said() == [
         "epoch 3: category 1 parted from 0",
-        "epoch 3: category 2 merged into 3 (their images overlap by 90%)",
+        "epoch 3: category 2 merged into 3 (what they generate overlaps by 90%)",
     ]
 
 
@@ -243,7 +243,7 @@ def test_an_overlap_is_never_more_than_whole(said: Said) -> None:
     """Though by chance more images than not be taken for the wrong one of two."""
     monitored = Monitored([*APART[:2], [0, 0, 0.45, 0.55], [0, 0, 0.55, 0.45]])
     monitored.look()
-    assert said() == ["epoch 1: category 3 merged into 2 (their images overlap by 100%)"]
+    assert said() == ["epoch 1: category 3 merged into 2 (what they generate overlaps by 100%)"]
 
 
 def test_two_that_nothing_is_taken_for_compare_with_others_only(said: Said) -> None:
@@ -254,7 +254,7 @@ def test_two_that_nothing_is_taken_for_compare_with_others_only(said: Said) -> N
     monitored.look()
     assert said() == [
         "epoch 1: category 6 died (0.0% of the examples)",
-        "epoch 1: category 3 merged into 0 (their images overlap by 100%)",
+        "epoch 1: category 3 merged into 0 (what they generate overlaps by 100%)",
     ]
 
 
@@ -268,7 +268,7 @@ def test_a_dead_category_is_no_longer_merged(said: Said) -> None:
     monitored.look(lent(0.3))
     assert said() == [
         "epoch 3: category 3 came back (7.5% of the examples)",
-        "epoch 3: category 3 merged into 2 (their images overlap by 70%)",
+        "epoch 3: category 3 merged into 2 (what they generate overlaps by 70%)",
     ]
     # Nor does one part from a host that died.
     monitored.look([*APART[:2], [0, 1, 0, 0], [0, 0, 0, 1]])
@@ -281,7 +281,7 @@ def test_mergers_are_not_judged_while_nothing_trains_the_decoder(said: Said) -> 
     assert said() == []
     assert "categories/merged" not in monitored.last()
     monitored.look()
-    assert said() == ["epoch 2: category 3 merged into 2 (their images overlap by 83%)"]
+    assert said() == ["epoch 2: category 3 merged into 2 (what they generate overlaps by 83%)"]
     # Deaths are: q(c|x) learns from the views too.
     monitored.look(kept(0.0), decoding=False)
     assert said() == ["epoch 3: category 3 died (0.0% of the examples)"]
@@ -297,9 +297,9 @@ def test_an_untrained_run_is_one_category_until_most_are_apart(said: Said) -> No
     monitored.look([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5]])
     assert said() == []
     monitored.look(lent(0.17))
-    assert said() == ["epoch 3: category 3 merged into 2 (their images overlap by 83%)"]
+    assert said() == ["epoch 3: category 3 merged into 2 (what they generate overlaps by 83%)"]
     monitored.look(one)
-    merged = "categories 1, 2, 3 merged into 0 (their images overlap by 100%)"
+    merged = "categories 1, 2, 3 merged into 0 (what they generate overlaps by 100%)"
     assert said() == [f"epoch 4: {merged}"]
 
 
@@ -309,7 +309,7 @@ def test_categories_that_never_part_are_told_at_half_time(said: Said) -> None:
     for _ in range(4):
         monitored.look()
         lines.append(said())
-    merged = "categories 1, 2, 3 merged into 0 (their images overlap by 100%)"
+    merged = "categories 1, 2, 3 merged into 0 (what they generate overlaps by 100%)"
     assert lines == [[], [], [f"epoch 3: {merged}"], []]
 
 
