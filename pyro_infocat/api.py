@@ -66,10 +66,12 @@ def fit(
     """
     with plain_origin(), global_state_kept():
         given, held = given_data(data, labels, x_test, y_test)
-        chosen, instances = resolved("fit", given, preset or usual_preset(held), settings)
+        usual = preset or usual_preset(held)
+        chosen, instances, name = resolved("fit", given, usual, settings)
         found = None if held is None else in_memory_data(held, chosen)
         place = Path(out) if out is not None else _new_folder(given, preset, chosen.seed)
-        return run(chosen, place, resume, found, instances, progress, in_python)
+        said = "" if preset else name
+        return run(chosen, place, resume, found, instances, progress, in_python, said)
 
 
 def check_parts(
@@ -93,7 +95,8 @@ def check_parts(
     """
     with plain_origin(), global_state_kept():
         given, held = given_data(data, labels, None, None)
-        chosen, instances = resolved("check_parts", given, preset or usual_preset(held), settings)
+        usual = preset or usual_preset(held)
+        chosen, instances, _ = resolved("check_parts", given, usual, settings)
         device = pick(chosen.device)
         found = read_data(chosen) if held is None else in_memory_data(held, chosen)
         found = found.checked().to(device)

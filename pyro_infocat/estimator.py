@@ -120,7 +120,7 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
             # Its test split, the same examples, is put aside again below: none is held out.
             given, held = given_data(X, None, X, None)
             preset = usual_preset(held) if self.preset == "auto" else self.preset
-            chosen, instances = resolved("fit", given, preset, settings)
+            chosen, instances, _ = resolved("fit", given, preset, settings)
             data = in_memory_data(held, chosen)
             data = dataclasses.replace(data, test=data.train, said="")
             folder = Path(place) / "run"

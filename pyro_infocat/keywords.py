@@ -81,8 +81,8 @@ def _array(value: Any) -> np.ndarray:
 
 def resolved(
     function: str, data: str | None, preset: str | Path | None, settings: Mapping[str, Any]
-) -> tuple[Settings, dict[str, Any]]:
-    """The settings, and the parts that were given as instances, by role."""
+) -> tuple[Settings, dict[str, Any], str]:
+    """The settings, the parts that were given as instances, by role, and the preset's name."""
     if preset is None:
         reader = settings.get("reader") is not None
         path = preset_of(default(DECLARED["data"]) if data is None else data, reader)
@@ -121,7 +121,7 @@ def resolved(
     if data == IN_MEMORY:
         resolver.in_memory = True
     try:
-        return resolver.settings(), instances
+        return resolver.settings(), instances, path.stem
     except UserError as error:
         raise UserError(error.told(resolver.origin)) from error
 

@@ -197,6 +197,31 @@ def test_what_is_saved_is_a_run(
         InfoCatVAE.load("none")
 
 
+def test_what_is_loaded_takes_the_columns_that_fit_left_out(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    x = np.column_stack([random.normal(size=40), np.full(40, 7.0), random.normal(size=40)])
+    for name, table in ("array", x), ("frame", pd.DataFrame(x, columns=["a", "same", "b"])):
+        model = small().fit(table)
+        model.save(tmp_path / name)
+        back = InfoCatVAE.load(tmp_path / name)
+        assert np.array_equal(back.predict_proba(table), model.predict_proba(table))
+        shown, again = (one.inverse_transform(one.transform(table)) for one in (model, back))
+        assert type(shown) is type(again) is type(table)
+        assert np.array_equal(shown, again)
+
+
+def test_log_p_needs_samples(fitted: InfoCatVAE, iris: np.ndarray) -> None:
+    none = InfoCatVAE(**fitted.get_params()).set_params(nll_samples=0, epochs=1)
+    with pytest.raises(ValueError, match="nll_samples must be at least 1, not 0"):
+        none.fit(iris).score(iris)
+
+
+def test_a_table_of_real_columns_is_begun_several_times(iris: np.ndarray) -> None:
+    """Its likelihood has parameters of no numbers, those of counts."""
+    model = small(settings=SMALL | {"starts": 2, "start_epochs": 1}).fit(iris)
+    assert len(model.history_) == 2
+
+
 def test_it_is_quiet_unless_it_is_asked(
     iris: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -223,3 +223,15 @@ def test_a_checkpoint_from_before_knows_no_labels() -> None:
     torch.save(checkpoint, path)
     fit(images(), np.arange(60) % 2, out="mine", epochs=2, resume=True, terms=Supervised)
     assert len(history("mine")) == 2
+
+
+@pytest.mark.usefixtures("brief")
+def test_what_was_taken_for_what(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    small: Any = {"prior.categories": 3, "encoder.hidden": [8], "decoder.hidden": [8], "out": "out"}
+    pic.fit(rows, epochs=1, progress=False, **small)
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == "data: the data is a table of 40 rows: 3 real columns; preset table"
+    pic.fit(rows, preset="table", epochs=1, progress=False, **small | {"out": "named"})
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == "data: the data is a table of 40 rows: 3 real columns"

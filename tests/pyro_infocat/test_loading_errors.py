@@ -290,6 +290,26 @@ FACTS: dict[str, object] = {
         **{"preset": "table", "shape": (2,), "levels": 0, "classes": ()},
         "columns": ({"name": "age", "kind": "real"},),
     },
+    "a binary column of no values": {
+        **{"preset": "table", "shape": (1,), "levels": 0, "classes": ()},
+        "columns": ({"name": "tame", "kind": "binary"},),
+    },
+    "a real column of words": {
+        **{"preset": "table", "shape": (1,), "levels": 0, "classes": ()},
+        "columns": ({"name": "age", "kind": "real", "values": ("no", "yes")},),
+    },
+    "a value twice": {
+        **{"preset": "table", "shape": (2,), "levels": 0, "classes": ()},
+        "columns": ({"name": "animal", "kind": "category", "values": ("cat", "cat")},),
+    },
+    "two columns of one name": {
+        **{"preset": "table", "shape": (2,), "levels": 0, "classes": ()},
+        "columns": ({"name": "age", "kind": "real"}, {"name": "age", "kind": "count"}),
+    },
+    "columns of images": {
+        **{"preset": "table", "shape": (1,), "levels": 256, "classes": ()},
+        "columns": ({"name": "age", "kind": "real"},),
+    },
     "one level": {"preset": "digits", "shape": (8, 8), "levels": 1, "classes": ()},
     "classes that are numbers": {
         **{"preset": "digits", "shape": (8, 8), "levels": 17, "classes": (0, 1)}
