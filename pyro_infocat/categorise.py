@@ -29,7 +29,7 @@ class Options:
 
     run: Path = positional("the folder of a run")
     data: str = positional(
-        "examples of the run's kind: what --data of a run takes; all of them, in their order"
+        "a file, a folder or a name, as --data of a run takes; all of its examples, in their order"
     )
     out: Path | None = setting(
         None, ".csv, .tsv or .npz, for the table; default RUN/categories.csv"

@@ -231,6 +231,8 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
             made.n_features_in_ = run.facts.shape[0]
         # Of an array's columns these are the names.
         made._frame = not all(re.fullmatch(r"x\d+", one.name) for one in run.facts.columns)
+        if made._frame:
+            made.feature_names_in_ = np.array([one.name for one in run.facts.columns], object)
         made._take(run)
         return made
 

@@ -136,15 +136,17 @@ def precise(
         if kept != "auto":
             return replace(settings, precision=kept), []
     chosen, why = fastest(device)
-    return replace(settings, precision=chosen), [f"--precision auto: {chosen}; {why}"]
+    return replace(settings, precision=chosen), [f"computing in {chosen} (--precision auto): {why}"]
 
 
 def _say(out: Path, result: Mapping[str, Any]) -> None:
     """The last line of a run."""
     accuracy = f"accuracy {result['accuracy']:.3f}, " if "accuracy" in result else ""
+    used = result["clusters_used"]
     print(
-        f"{out}: {accuracy}{result['clusters_used']} categories in use, "
-        f"bound {result['elbo']:.2f} nats, {result['train_seconds']:.0f} s of training",
+        f"{out}: {accuracy}{used} {'category' if used == 1 else 'categories'} in use, "
+        f"bound {result['elbo']:.2f} nats, {result['train_seconds']:.0f} s of training; see "
+        f"{out / report.page.REPORT}",
         flush=True,
     )
 
@@ -158,8 +160,11 @@ def read_data(settings: Settings, trust: Sequence[str] | None = None) -> DataSet
     reader = reader_of(settings, trust)
     for name in ("data_label", "data_columns"):
         if getattr(settings, name) is not None and name not in parameters(type(reader)):
-            kind = f"{type(reader).__module__}.{type(reader).__qualname__}"
-            raise UserError(f"is of tables, and {kind} reads none; leave it out", name)
+            raise UserError(
+                f"is of tables, and --data is '{settings.data}'; give a table there, as FILE.csv, "
+                "or leave it out",
+                name,
+            )
     if settings.reader is None:
         return reader.read()
     path = settings.reader.class_path

@@ -78,6 +78,11 @@ class Run:
 
     def examples(self, images: Any) -> torch.Tensor:
         """Examples (B, X) as the run's data are held, of images or rows of a table."""
+        if isinstance(images, str | Path):
+            raise UserError(
+                f"'{images}' is a path; give an array or a DataFrame, or call python -m "
+                "pyro_infocat.categorise, which reads files"
+            )
         if self.facts.columns:
             from pyro_infocat.data.table import examples
 

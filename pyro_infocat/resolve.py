@@ -161,8 +161,21 @@ def unknown_key(path: Path, key: str) -> str:
 
 def nearest(name: str, place: str = "--help") -> str:
     """The setting that was probably meant, and where all are listed."""
-    near = difflib.get_close_matches(name, DECLARED, 1)
+    near = [*difflib.get_close_matches(name, DECLARED, 1), *arguments_named(name)]
     return f"did you mean {near[0]}? See {place}" if near else f"see {place}"
+
+
+def arguments_named(name: str) -> list[str]:
+    """The arguments of parts in the digits' preset that are called so: ``prior.categories``.
+
+    As other projects call them too: ``n_categories``.
+    """
+    with suppress(UserError, OSError, yaml.YAMLError):
+        content = read_file(preset_path(default(DECLARED["data"])))
+        parts = {role: content[role] for role in ROLES if isinstance(content.get(role), dict)}
+        bare = name.removeprefix("n_")
+        return [f"{role}.{bare}" for role, part in parts.items() if bare in part["init_args"]]
+    return []
 
 
 class Resolver:

@@ -126,7 +126,7 @@ class Settings:
     observe: Literal["auto", "binary", "grey"] = setting(
         "auto", "what the likelihood gets: binarised pixels, grey levels, or whichever fits it"
     )
-    epochs: int = setting(100, "passes over the training split", least=1)
+    epochs: int = setting(100, "passes over the training split", least=1, most=1_000_000)
     batch_size: int = setting(128, "examples in a step", least=1, most=MOST)
     learning_rate: float = setting(1e-3, "of Adam", above=0)
     anneal: Literal["constant", "cosine"] = setting(
@@ -175,7 +175,7 @@ class Settings:
         least=1,
         most=10_000,
     )
-    start_epochs: int = setting(3, "epochs of each of --starts", least=1)
+    start_epochs: int = setting(3, "epochs of each of --starts", least=1, most=1_000_000)
     patience: int = setting(
         0,
         "stop after this many epochs without a better bound on the validation share, with the last "

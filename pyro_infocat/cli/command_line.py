@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hint
 
 from pyro_infocat.errors import UserError
 from pyro_infocat.parts import conform, in_words
-from pyro_infocat.resolve import Text, typed
-from pyro_infocat.settings import Part, default
+from pyro_infocat.resolve import Text, arguments_named, typed
+from pyro_infocat.settings import ROLES, Part, default
 
 Options = TypeVar("Options")
 
@@ -110,6 +110,8 @@ def words(
 def meant(name: str, flags: Mapping[str, Flag]) -> str:
     """The flag that was probably meant, and where all are listed."""
     near = difflib.get_close_matches(name, flags, 1)
+    if set(ROLES) <= set(flags):
+        near += arguments_named(name)
     return f"did you mean --{near[0]}? See --help" if near else "see --help"
 
 

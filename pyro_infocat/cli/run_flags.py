@@ -1,5 +1,6 @@
 """The command line of a run: flags over a preset, in one line of error each. Without torch."""
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -96,7 +97,9 @@ def read(argv: Sequence[str] | None = None) -> Request:
     given: list[Given] = []
     for name, texts in words(argv, flags()):
         if name is None:
-            raise UserError(f"no such flag: {texts[0]}; see --help")
+            there = os.path.exists(texts[0])
+            near = f"did you mean --data {texts[0]}? See" if there else "see"
+            raise UserError(f"no such flag: {texts[0]}; {near} --help")
         if name.partition(".")[0] in ROLES and name.endswith(".help"):
             describe(name.removesuffix(".help"), texts[0])
         if name in ("config", "out") and texts[0] == "":

@@ -66,7 +66,7 @@ def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
         x_train    images (N, height, width), (N, 1, height, width) or (N, height, width, 1), in
                    colour (N, 3, height, width) or (N, height, width, 3); as bytes or in [0, 1]
         x_test     likewise; none are needed
-        y_train    labels (N,), whole numbers from 0; none are needed
+        y_train    labels (N,), whole numbers from 0, or words; none are needed
         y_test     likewise
         classes    a name for each label; their numbers where there is none
 
@@ -97,6 +97,12 @@ def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
     if not given:
         unlabelled = {name: np.zeros(len(pixels), np.int64) for name, pixels in images.items()}
         return Archive(images, unlabelled, ())
+    given_labels = [arrays[f"y_{name}"] for name in splits]
+    if all(one.dtype.kind == "U" for one in given_labels) and "classes" not in arrays:
+        # Words are numbered in the order of their letters.
+        words = np.unique(np.concatenate([one.reshape(-1) for one in given_labels]))
+        numbered = {f"y_{name}": np.searchsorted(words, arrays[f"y_{name}"]) for name in splits}
+        arrays = {**arrays, **numbered, "classes": words}
     labels = {
         name: _labels(arrays[f"y_{name}"], len(pixels), f"{what}: y_{name}")
         for name, pixels in images.items()

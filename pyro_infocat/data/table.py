@@ -30,10 +30,16 @@ MOST_VALUES = 50
 COUNTED_FROM = 0.25
 """Whole numbers are counts where the smallest is below this share of their mean."""
 
+LEAST_NUMBERED = 20
+"""Rows from which whole numbers that never repeat and leave none out are taken for row numbers."""
+
 LARGEST_COUNT = 2**24
 """Up to it float32 holds every whole number."""
 
 DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./]\d\d?[./]\d{2,4}( .*)?")
+
+COMMA = re.compile(r"[+-]?\d[\d.]*(,\d+)+(\.\d*)?")
+"""A number as some languages write fractions, or with its thousands apart."""
 
 IN_WORDS = {
     "real": ("real column", "real columns"),
@@ -224,6 +230,8 @@ def of_arrays(arrays: Mapping[str, np.ndarray], what: str) -> Rows:
                 "tables (N, X) of the same X",
                 "data",
             )
+    if len(parts) > 1 and not len(parts[1]):
+        raise UserError(f"{what}: x_test has no rows; give some, or leave it out", "data")
     labels = [arrays[name] for name in ("y_train", "y_test") if name in arrays]
     if labels and [one.shape for one in labels] != [(len(part),) for part in parts]:
         raise UserError(
@@ -275,7 +283,19 @@ def data_set(
     labels = torch.from_numpy(codes)
     splits = tuple(Split(x[part], labels[part], 0, bool(classes)) for part in (train, test))
     said = _said(what, number, columns, constant, label, classes, x)
+    for column in columns:
+        if not column.values and _numbers_rows(_numbers(frame[column.name], column.name, what)):
+            said += (
+                f"; '{column.name}' only numbers the rows: leave it out by "
+                f"--data_columns '[-{column.name}]'"
+            )
     return DataSet(facts, splits[0], splits[1], said)
+
+
+def _numbers_rows(numbers: np.ndarray) -> bool:
+    """Whether they are whole numbers in a row, each once, in any order."""
+    ordered = np.sort(numbers)
+    return len(ordered) >= LEAST_NUMBERED and bool((np.diff(ordered) == 1).all())
 
 
 def _said(
@@ -371,6 +391,12 @@ def _chosen(names: Sequence[str], chosen: Sequence[str] | None, what: str) -> di
         if name not in names and name[:1] == "-" and not kind:
             name = name[1:]
             left_out.add(name)
+        if name.rpartition(":")[0] in names:
+            name, _, kind = name.rpartition(":")
+            raise UserError(
+                f"'{kind}', of column '{name}', is no kind; choose from {', '.join(KINDS)}",
+                "data_columns",
+            )
         if name not in names:
             has = ", ".join(names)
             raise UserError(
@@ -497,6 +523,13 @@ def _kind(series: Any, name: str, what: str) -> str:
             raise UserError(
                 f"{what}: column '{name}' holds dates, such as {min(distinct)}; {remedy}, or give "
                 "numbers such as days",
+                "data",
+            )
+        commas = sorted(filter(COMMA.fullmatch, distinct))
+        if of_words and commas and all(_is_number(word) or word in commas for word in distinct):
+            raise UserError(
+                f"{what}: column '{name}' holds numbers with a comma, such as {commas[0]}; write "
+                f"fractions with a point and thousands without a comma, or give {name}:category",
                 "data",
             )
         numbers = sum(map(_is_number, distinct))

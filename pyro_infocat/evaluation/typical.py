@@ -95,7 +95,8 @@ def _cell(part: NDArray[np.float64], here: NDArray[np.bool_], column: Column) ->
         own, all_of, spread = mine.mean(), every.mean(), every.std()
         value = own * column.scale + column.mean
     far = (own - all_of) / spread / FARTHEST if spread else 0.0
-    return float(np.clip(far, -1, 1)), f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    said = f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    return float(np.clip(far, -1, 1)), said
 
 
 def _of(column: Column) -> str:

@@ -26,7 +26,8 @@ def fastest(device: torch.device) -> tuple[Precision, str]:
     if device.type != "cpu":
         return _said(False, f"bfloat16 is not timed on {device.type}")
     ratio = _seconds(torch.float32) / _seconds(torch.bfloat16)
-    return _said(ratio > 1, f"a product in bfloat16 takes {1 / ratio:.1f} times as long here")
+    longer = f"{1 / ratio:.1f} times as long as in float32"
+    return _said(ratio > 1, f"here a product in bfloat16 takes {longer}")
 
 
 def _said(bfloat16: bool, why: str) -> tuple[Precision, str]:

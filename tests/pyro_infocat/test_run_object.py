@@ -135,3 +135,8 @@ def test_metrics_and_history_are_read_from_the_folder(grey: pic.Run) -> None:
     assert row["epoch"] == 1
     assert {"elbo", "reconstruction", "kl_z", "kl_c", "objective"} < row.keys()
     assert isinstance(grey.folder, Path)
+
+
+def test_a_path_is_no_array(runs: dict[str, pic.Run]) -> None:
+    with pytest.raises(pic.UserError, match=r"'new.csv' is a path; give an array or a DataFrame"):
+        runs["grey"].categorise("new.csv")

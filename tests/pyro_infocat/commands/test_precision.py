@@ -29,9 +29,9 @@ def test_a_run_trains_in_the_precision_that_it_says(
 ) -> None:
     machine_of(chosen, monkeypatch)
     assert main([*AUTO, "--epochs", "1", "--out", "auto"]) == 0
-    assert f"--precision auto: {chosen}; so it is here\n" in capsys.readouterr().out
+    assert f"computing in {chosen} (--precision auto): so it is here\n" in capsys.readouterr().out
     assert main([*SMALL, "--precision", chosen, "--epochs", "1", "--out", "told"]) == 0
-    assert "--precision" not in capsys.readouterr().out
+    assert "computing in" not in capsys.readouterr().out
     assert Path("auto", CONFIG).read_bytes() == Path("told", CONFIG).read_bytes()
     assert history("auto")[0]["objective"] == history("told")[0]["objective"]
     assert metrics("auto")["precision"] == chosen
@@ -69,7 +69,8 @@ def test_a_processor_is_timed(ratio: float, chosen: str, monkeypatch: pytest.Mon
     seconds = {torch.float32: 1e-4, torch.bfloat16: ratio * 1e-4}
     monkeypatch.setattr(precision, "_seconds", seconds.__getitem__)
     found, why = precision.fastest(torch.device("cpu"))
-    assert (found, why) == (chosen, f"a product in bfloat16 takes {ratio} times as long here")
+    said = f"here a product in bfloat16 takes {ratio} times as long as in float32"
+    assert (found, why) == (chosen, said)
 
 
 @pytest.mark.parametrize("there", [True, False])

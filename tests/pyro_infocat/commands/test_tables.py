@@ -179,7 +179,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no such column": (["--data_columns", "[age]"], "--data_columns: "),
     "no such file": (["--data", "gone.csv"], "no file 'gone.csv'; give a .csv with a table"),
     "of images": (["--data", "digits", "--config", "digits", "--data_label", "kind"],
-                  "--data_label: is of tables, and pyro_infocat.data.readers.Named reads none"),
+                  "--data_label: is of tables, and --data is 'digits'; give a table there"),
     "images for a table": (["--data", "digits"], "needs the columns of a table"),
 }  # fmt: skip
 

@@ -170,6 +170,7 @@ def test_what_needs_labels_is_left_out_or_refused_without(
 
 # Names that are taken.
 
+
 @pytest.mark.usefixtures("brief", "mine")
 def test_a_name_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     """Is refused before training."""

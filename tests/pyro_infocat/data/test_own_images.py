@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from pyro_infocat.data import load
+from pyro_infocat.data.archive import checked
+from pyro_infocat.data.images import of_archive
 from pyro_infocat.errors import UserError
 from pyro_infocat.run import main
 
@@ -176,3 +178,11 @@ def test_a_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert error.startswith("error: --data: cannot read 'torn.npz' (")
     assert error.endswith("); give an .npz with x_train\n")
     assert not Path("runs").exists()
+
+
+def test_labels_may_be_words() -> None:
+    words = np.array(["dog", "cat", "dog", "ant", "cat", "dog"])
+    data = of_archive(checked({"x_train": np.zeros((6, 4, 4)) + 0.5, "y_train": words}, "it"), "it")
+    assert data.facts.classes == ("ant", "cat", "dog")
+    both = torch.cat([data.train.labels, data.test.labels]).tolist()
+    assert sorted(both) == [0, 1, 1, 2, 2, 2]

@@ -94,6 +94,14 @@ def test_a_kind_that_is_given_is_taken() -> None:
     assert kinds(of(table, columns=["u:real", "n:real"])) == {"u:real": "count", "n": "real"}
 
 
+def test_words_with_commas_are_categories_where_they_are_said_to_be(tmp_path: Path) -> None:
+    text = 'v,w\n"1,5",1\n"2,5",2\n"3,5",3\n"1,5",5\n'
+    data = read(text, tmp_path, None, ["v:category", "w"])
+    assert column(data, "v").values == ("1,5", "2,5", "3,5")
+    among_words = read(text.replace("3,5", "none"), tmp_path)
+    assert column(among_words, "v").values == ("1,5", "2,5", "none")
+
+
 def test_columns_are_left_out_by_a_minus() -> None:
     table = pd.DataFrame({"n": range(6), "-m": range(6), "b": [1, 2, 1, 1, 2, 1]})
     assert list(kinds(of(table, columns=["-n"]))) == ["-m", "b"]
@@ -109,6 +117,15 @@ def test_columns_that_do_not_vary_are_left_out_and_named(tmp_path: Path) -> None
         "column of categories; labels 'kind' of 2 classes, for evaluation alone; left out, since "
         "they do not vary: 'same', 'empty', 'word'"
     )
+
+
+def test_a_column_that_numbers_the_rows_is_told() -> None:
+    order = np.random.default_rng(0).permutation(40)
+    told = "'id' only numbers the rows: leave it out by --data_columns '[-id]'"
+    assert told in of(frame().assign(id=order + 1000), "kind").said
+    assert "only numbers" not in of(frame().assign(id=np.where(order, order, 1)), "kind").said
+    assert "only numbers" not in of(frame().assign(id=2 * order), "kind").said
+    assert "only numbers" not in of(frame(10).assign(id=np.arange(10)), "kind").said
 
 
 def test_missing_values_are_told(tmp_path: Path) -> None:
@@ -365,6 +382,10 @@ REFUSED: dict[str, tuple[str, str | None, list[str] | None, str]] = {
     "too large": ("a\n1e308\n-1e308\n1e308\n1\n2\n3\n", None, None, "too large to compute with"),
     "dates": ("a,d\n1,2020-01-02\n2,2020-02-03\n3,2021-01-01\n", None, None, "column 'd' holds "
               "dates, such as 2020-01-02; leave it out (--data_columns '[-d]'), or give numbers"),
+    "fractions with a comma": ("v;w\n1,5;a\n2;b\n3,25;a\n-1.024,5;b\n", None, None, "column 'v' "
+                               "holds numbers with a comma, such as -1.024,5; write fractions"),
+    "thousands with a comma": ('v,w\n"1,500",a\n900,b\n"3,000,000",a\n', None, None, "column 'v' "
+                               "holds numbers with a comma, such as 1,500; write fractions with a"),
     "a word among numbers": ("a,b\n1,2\n2,?\n3,4\n4,5\n", None, None, "column 'b' holds '?' in row "
                              "1, among numbers; leave a missing value empty"),
 }  # fmt: skip
@@ -422,6 +443,9 @@ def test_arrays_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, x_train=np.eye(4), x_test=np.eye(3))
     with pytest.raises(UserError, match="holds arrays of 4 x 4 and 3 x 3; give tables"):
+        Table(str(path)).read()
+    np.savez(path, x_train=np.eye(4), x_test=np.eye(4)[:0])
+    with pytest.raises(UserError, match=r"x_test has no rows; give some, or leave it out"):
         Table(str(path)).read()
     np.savez(path, x_train=np.eye(4), y_train=np.arange(3))
     with pytest.raises(UserError, match=r"labels of shape \(3,\) for 4 rows; give one for each"):

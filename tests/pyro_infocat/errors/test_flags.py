@@ -13,6 +13,12 @@ pytestmark = pytest.mark.usefixtures("alone")
 WORDS = {
     "flag": (["--epoch", "3"], ["no such flag: --epoch 3", "did you mean --epochs?"]),
     "stray word": (["5"], ["no such flag: 5"]),
+    "an argument of a part": (["--categories", "3"], ["did you mean --prior.categories? See"]),
+    "an argument of a part by another name": (
+        ["--n_categories", "3"],
+        ["no such flag: --n_categories 3; did you mean --prior.categories? See --help"],
+    ),
+    "a stray file": (["."], ["no such flag: .; did you mean --data .? See --help"]),
     "no value": (["--config"], ["--config: a value is missing"]),
     "no value before a flag": (
         ["--prior.scale", "--epochs", "1"],

@@ -231,7 +231,8 @@ def test_three_in_one_and_another_host(said: Said) -> None:
     monitored = Monitored()
     monitored.look()
     monitored.look([[1, 0, 0, 0], [0.8, 0.2, 0, 0], [0.6, 0, 0.4, 0], [0, 0, 0, 1]])
-    assert said() == ["epoch 2: categories 1, 2 merged into 0 (what they generate overlaps by 60% to 80%)"]
+    overlap = "what they generate overlaps by 60% to 80%"
+    assert said() == [f"epoch 2: categories 1, 2 merged into 0 ({overlap})"]
     monitored.look([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.1, 0.9], [0, 0, 0, 1]])
     assert said() == [
         "epoch 3: category 1 parted from 0",
