@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import pyro_infocat
+from pyro_infocat import UserError
 from tests.pyro_infocat.errors.refusals import Refuse
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -149,6 +150,12 @@ def test_a_share_that_leaves_nothing_takes_no_folder(refuse: Refuse) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["epochs", "start_epochs"])
+def test_no_run_has_epochs_without_end(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} 1000001: must be at most 1000000"):
+        pyro_infocat.check_parts("digits", **{name: 10**6 + 1})
+
+
 def test_more_epochs_than_there_is_time_for_are_not_counted_through() -> None:
-    parts = pyro_infocat.check_parts("digits", epochs=10**18, schedules={"kl_z": [[0, 1], [5, 2]]})
+    parts = pyro_infocat.check_parts("digits", epochs=10**6, schedules={"kl_z": [[0, 1], [5, 2]]})
     assert parts.bound.weights["kl_z"] == 1
