@@ -66,3 +66,9 @@ def test_left_dimensions(left: tuple[int, ...]) -> None:
 def test_data_without_columns_are_refused() -> None:
     with pytest.raises(ValueError, match="needs the columns of a table"):
         Table(())
+
+
+def test_a_checkpoint_of_it_holds_the_layers_alone() -> None:
+    encoder = Table(COLUMNS, [7, 6], norm=False)
+    assert encoder.width == 6
+    assert all(name.startswith("network.") for name in encoder.state_dict())

@@ -470,3 +470,9 @@ def test_x_is_binary_where_the_support_says_so(name: str) -> None:
     ends = torch.tensor([0.0, 1.0, 1.0, 0.0])
     assert support.check(ends).all()
     assert likelihood.binary is (not support.check(grey).all())
+
+
+def test_the_mean_of_rounded_levels_is_the_location_within_the_levels() -> None:
+    location = torch.tensor([[-0.3, 0.0, 0.4, 1.0, 1.7]])
+    levels = likelihoods.LogisticLevels(location, torch.zeros(1, 5), 256)
+    assert torch.equal(levels.mean, torch.tensor([[0.0, 0.0, 0.4, 1.0, 1.0]]))

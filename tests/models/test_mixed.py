@@ -199,3 +199,37 @@ def test_data_without_columns_and_scales_out_of_bounds_are_refused() -> None:
     for scale in (0.0, 200.0, math.nan):
         with pytest.raises(ValueError, match="scale must lie between"):
             Mixed(COLUMNS, scale)
+
+
+def test_what_a_row_says_of_itself() -> None:
+    likelihood = mixed()
+    row = likelihood(torch.zeros(3, X, 1))
+    assert row.has_rsample
+    assert not row.support.is_discrete
+    assert (row.support.event_dim, row.event_shape, row.batch_shape) == (1, (X,), (3,))
+    assert row.support.check(rows(3)).shape == (3,)
+    checked = MixedRow(row.raw, row.places, row.log_scale, row.log_shape, validate_args=True)
+    for one in (checked, checked.expand(torch.Size([3]))):
+        one.log_prob(rows(3))
+        with pytest.raises(ValueError, match="to be within the support"):
+            one.log_prob(torch.full((3, X), 0.5))
+    # Beyond a batch it is not looked at again: that takes as long as the sum itself.
+    MixedRow(row.raw, row.places, row.log_scale, row.log_shape, validate_args=False).log_prob(
+        torch.full((3, X), 0.5)
+    )
+
+
+def test_a_checkpoint_of_it_holds_what_is_learned_alone() -> None:
+    assert list(mixed().state_dict()) == ["log_scale", "log_shape"]
+
+
+def test_the_spread_of_a_real_column_begins_at_one_half() -> None:
+    likelihood = Mixed(COLUMNS)
+    row = likelihood(torch.zeros(1, X, 1))
+    torch.testing.assert_close(row.log_scale.exp(), torch.full((2,), 0.5))
+
+
+@pytest.mark.parametrize("scale", [math.exp(-5), math.exp(5), math.nan, 0.0])
+def test_a_spread_at_the_bounds_or_beyond(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"^scale must lie between 0\.0067 and 148\.4, not"):
+        Mixed(COLUMNS, scale=scale)

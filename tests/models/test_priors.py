@@ -286,3 +286,18 @@ def test_weights_that_float32_cannot_hold(weights: list[float]) -> None:
     assert logits.dtype is torch.float32
     expected = math.log(weights[1]) - math.log(weights[0])
     assert (logits[1] - logits[0]).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_prior_learns_its_weights_where_it_is_told_to() -> None:
+    def encoder() -> MLP:
+        return MLP(5, [4])
+
+    made: list[Callable[[bool], Prior]] = [
+        lambda learn: Simplex(3, learn_weights=learn),
+        lambda learn: Vamp(encoder, 5, 3, 2, learn_weights=learn),
+        lambda learn: Mixture(3, 2, learn_weights=learn),
+        lambda learn: Orthogonal(3, learn_weights=learn),
+    ]
+    for make in made:
+        assert "logits" in dict(make(True).named_parameters())
+        assert "logits" not in dict(make(False).named_parameters())

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+import guides.arguments
+import models.arguments
 from models import CatVAE, decoders, likelihoods, priors
 
 NAN, INF = math.nan, math.inf
@@ -135,3 +137,22 @@ def test_pixels_in_raster_order_have_no_colour() -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         likelihoods.AutoregressiveBernoulli((3, 8, 8))
     likelihoods.AutoregressiveBernoulli((1, 8, 8))
+
+
+LARGEST = 2**31 - 1
+
+
+@pytest.mark.parametrize("check", [models.arguments, guides.arguments], ids=["models", "guides"])
+def test_the_largest_and_the_smallest_sizes(check: Any) -> None:
+    check.whole("features", LARGEST)
+    check.widths("hidden", [1, LARGEST])
+    with pytest.raises(ValueError, match=rf"^features must be at most {LARGEST}, not {2**31}$"):
+        check.whole("features", 2**31)
+    with pytest.raises(ValueError, match=rf"^hidden must be at most {LARGEST}, not {2**31}$"):
+        check.widths("hidden", [3, 2**31])
+
+
+@pytest.mark.parametrize("scale", [math.exp(-5), math.exp(5)])
+def test_a_gaussian_at_the_bounds_of_its_scale(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"^scale must lie between"):
+        likelihoods.Gaussian(scale)
