@@ -4,16 +4,19 @@ Shapes: D latent dimensions, K categories, N examples.
 """
 
 import csv
+import io
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyro_infocat.cli.command_line import parse, positional
+from pyro_infocat.cli.command_line import answer, positional, writing
 from pyro_infocat.errors import UserError
 from pyro_infocat.settings import MOST_SEED, setting
+from pyro_infocat.storage.configuration import check_run
+from pyro_infocat.storage.files import replace as replace_file
+from pyro_infocat.storage.files import replaced
 
 if TYPE_CHECKING:
     from pyro_infocat.assignment import Assignment
@@ -48,18 +51,7 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        options, _ = parse(Options, argv, MODULE)
-        write(options)
-    except UserError as error:
-        print(f"error: {error.told(_as_typed)}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _as_typed(setting: str) -> str:
-    """A setting as the command line has it."""
-    return setting.upper() if setting in ("run", "data") else f"--{setting}"
+    return answer(Options, argv, MODULE, write)
 
 
 def write(options: Options) -> None:
@@ -70,6 +62,7 @@ def write(options: Options) -> None:
     out = options.out or options.run / "categories.csv"
     if out.suffix not in (*ARRAYS, *TABLES):
         raise UserError("give a name that ends in .csv, .tsv or .npz", "out", out)
+    check_run(options.run)
     from pyro_infocat.assignment import assign
     from pyro_infocat.experiment import reader_of
     from pyro_infocat.loading import load
@@ -83,46 +76,30 @@ def write(options: Options) -> None:
     if not examples.names:
         raise UserError("holds no examples", "data", options.data)
     assigned = assign(run, examples.split, options.nll_samples, options.seed)
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix in ARRAYS:
             _write_arrays(out, examples.names, assigned)
         else:
             _write_table(out, examples.names, assigned)
-    except OSError as error:
-        raise UserError(
-            f"cannot write '{error.filename or out}' ({error.strerror}); choose a place that can "
-            "be written",
-            "out",
-        ) from error
     print(f"{out}: {len(examples.names)} examples")
 
 
 def _write_table(out: Path, names: Sequence[str], assigned: Iterable["Assignment"]) -> None:
-    """Some examples at a time, into a file that takes its name when it is whole."""
-    unfinished = out.with_name(f"{out.name}.part")
-    names_left = iter(names)
-    try:
-        with unfinished.open("w", newline="") as file:
-            table = csv.writer(file, delimiter="\t" if out.suffix == ".tsv" else ",")
-            for number, part in enumerate(assigned):
-                if not number:
-                    table.writerow(_head(part))
-                for row, category in enumerate(part.category):
-                    log_p = [] if part.log_p is None else [_digits(part.log_p[row])]
-                    table.writerow(
-                        [
-                            next(names_left),
-                            int(category),
-                            *log_p,
-                            *map(_digits, part.probabilities[row]),
-                            *map(_digits, part.z[row]),
-                        ]
-                    )
-        unfinished.replace(out)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    """Some examples at a time."""
+    left = iter(names)
+    with replaced(out) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        table = csv.writer(text, delimiter="\t" if out.suffix == ".tsv" else ",")
+        for number, part in enumerate(assigned):
+            if not number:
+                table.writerow(_head(part))
+            for row, category in enumerate(part.category):
+                log_p = [] if part.log_p is None else [_digits(part.log_p[row])]
+                q, z = map(_digits, part.probabilities[row]), map(_digits, part.z[row])
+                table.writerow([next(left), int(category), *log_p, *q, *z])
+        # The file stays open until it is on the disk.
+        text.detach()
 
 
 def _head(part: "Assignment") -> list[str]:
@@ -149,13 +126,9 @@ def _write_arrays(out: Path, names: Sequence[str], assigned: Iterable["Assignmen
     log_p = [part.log_p for part in parts if part.log_p is not None]
     if log_p:
         arrays["log_p"] = np.concatenate(log_p)
-    unfinished = out.with_name(f"{out.name}.part.npz")
-    try:
-        np.savez(unfinished, **arrays)  # type: ignore[arg-type]
-        unfinished.replace(out)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    replace_file(out, content.getvalue())
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def try_parts(settings: Settings, parts: Parts, split: Split, observation: Obser
     """
     model, guide = parts.model, parts.guide
     _check_number(settings, len(split))
-    # Of rows of a table, which have as many modes as they say; images have had others all along.
+    # Images are not refused: there are runs on fewer of them than categories.
     if not split.levels and len(split) < model.prior.categories:
         raise UserError(
             f"has {model.prior.categories} categories for {len(split)} examples; give fewer",

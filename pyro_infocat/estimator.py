@@ -29,9 +29,10 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from pyro_infocat.assignment import assign, log_evidence
-from pyro_infocat.data import Split
+from pyro_infocat.assignment import assign, check_density
+from pyro_infocat.data import Split, observe
 from pyro_infocat.errors import UserError
+from pyro_infocat.evaluation.likelihood import log_likelihood_alone
 from pyro_infocat.evaluation.means import mean_of
 from pyro_infocat.experiment import run
 from pyro_infocat.in_python import global_state_kept, in_python
@@ -117,12 +118,10 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
             if getattr(self, name) is not None:
                 settings[name] = getattr(self, name)
         with _one_line(), tempfile.TemporaryDirectory() as place, self._said():
-            # Its test split, the same examples, is put aside again below: none is held out.
-            given, held = given_data(X, None, X, None)
+            given, held = given_data(X, None, None, None, whole=True)
             preset = usual_preset(held) if self.preset == "auto" else self.preset
             chosen, instances, _ = resolved("fit", given, preset, settings)
-            data = in_memory_data(held, chosen)
-            data = dataclasses.replace(data, test=data.train, said="")
+            data = in_memory_data(held, chosen, whole=True)
             folder = Path(place) / "run"
             with global_state_kept():
                 trained = run(
@@ -170,7 +169,12 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
         split = self._split(X)
         if self.nll_samples < 1:
             raise ValueError(f"nll_samples must be at least 1, not {self.nll_samples}")
-        return log_evidence(self.run_, split, self.nll_samples, self._seed_of_draws)
+        run = self.run_
+        with _one_line():
+            check_density(run, self.nll_samples)
+        with evaluating(torch.device("cpu"), run.model, run.guide, seed=self._seed_of_draws):
+            x = observe(split.grey().double(), run.observation)
+            return log_likelihood_alone(run.model, run.guide, x, self.nll_samples).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
         """The mean of :meth:`score_samples`, in nats per example."""

@@ -242,7 +242,7 @@ def _check_labels(checkpoint: Mapping[str, Any], data: DataSet, parts: Parts, ou
     """Refuse to go on with other labels than the run's, where a term looks at them."""
     looking = [term.name for term in parts.bound.declared if "labels" in term.needs]
     # Older checkpoints do not know theirs.
-    if looking and checkpoint.get("labels") not in (None, data.train.label_checksum()):
+    if looking and checkpoint.get("labels") not in (None, data.label_checksum):
         raise UserError(
             f"'{out}' was trained with other labels, which {', '.join(looking)} looks at; give the "
             "same ones, or choose another --out",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pyro_infocat.cli.command_line import parse, positional
+from pyro_infocat.cli.command_line import answer, positional, writing
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import CONFIG, setting
+from pyro_infocat.settings import setting
+from pyro_infocat.storage.configuration import check_run
 
 MODULE = "pyro_infocat.export"
 
@@ -32,18 +33,7 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        options, _ = parse(Options, argv, MODULE)
-        write(options)
-    except UserError as error:
-        print(f"error: {error.told(_as_typed)}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _as_typed(setting: str) -> str:
-    """A setting as the command line has it."""
-    return "RUN" if setting == "run" else f"--{setting}"
+    return answer(Options, argv, MODULE, write)
 
 
 def write(options: Options) -> None:
@@ -54,24 +44,14 @@ def write(options: Options) -> None:
     out = options.out or options.run / "model.pt2"
     if out.suffix not in ENDINGS:
         raise UserError("give a name that ends in .pt2 or .onnx", "out", out)
-    if not (options.run / CONFIG).exists():
-        raise UserError(
-            f"'{options.run}' is not the folder of a run: it has no {CONFIG}; give the --out of a "
-            "run"
-        )
+    check_run(options.run)
     from pyro_infocat import exporting
     from pyro_infocat.loading import load
 
     run = load(options.run, "cpu", options.trust or ())
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         exporting.write(run, out, options.given)
-    except OSError as error:
-        raise UserError(
-            f"cannot write '{error.filename or out}' ({error.strerror}); choose a place that can "
-            "be written",
-            "out",
-        ) from error
     print(f"{out}: x to {', '.join(exporting.OUTPUTS)}")
 
 

@@ -20,10 +20,14 @@ from pyro_infocat.resolve import Given, Resolver, nearest, preset_of, preset_pat
 from pyro_infocat.settings import DECLARED, ROLES, SEVERAL, Part, Settings, default
 
 
-def given_data(data: Any, labels: Any, x_test: Any, y_test: Any) -> tuple[str | None, Any]:
+def given_data(
+    data: Any, labels: Any, x_test: Any, y_test: Any, whole: bool = False
+) -> tuple[str | None, Any]:
     """The name of the data, None for the preset's own, and what was given in their place.
 
     That is a data set or the rows of a table, which only settings say what to make of.
+
+    :param whole: hold no image out: train and test on the same.
 
     :raises UserError: for arrays that are neither images nor a table.
     """
@@ -40,7 +44,7 @@ def given_data(data: Any, labels: Any, x_test: Any, y_test: Any) -> tuple[str | 
         from pyro_infocat.data.table import in_memory
 
         return IN_MEMORY, in_memory(data, x_test, held)
-    return IN_MEMORY, of_archive(checked(held, "the data"), "the data")
+    return IN_MEMORY, of_archive(checked(held, "the data"), "the data", whole=whole)
 
 
 def usual_preset(held: Any) -> str | None:
@@ -50,9 +54,10 @@ def usual_preset(held: Any) -> str | None:
     return None if held is None else TABLE.preset
 
 
-def in_memory_data(held: Any, settings: Settings) -> DataSet:
+def in_memory_data(held: Any, settings: Settings, whole: bool = False) -> DataSet:
     """The data that were given in Python, as settings say to take them.
 
+    :param whole: hold no row of a table out.
     :raises UserError: for settings of another kind of data, or a table that cannot be used.
     """
     if isinstance(held, DataSet):
@@ -62,7 +67,7 @@ def in_memory_data(held: Any, settings: Settings) -> DataSet:
         return held
     from pyro_infocat.data.table import data_set
 
-    return data_set(held, "the data", settings.data_label, settings.data_columns)
+    return data_set(held, "the data", settings.data_label, settings.data_columns, whole)
 
 
 def _array(value: Any) -> np.ndarray:

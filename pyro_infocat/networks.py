@@ -90,7 +90,7 @@ def computing_in(precision: str, module: nn.Module) -> Iterator[None]:
     Parameters, their gradients and the optimiser stay in float32 (mixed precision: Micikevicius
     et al. 2018). bfloat16 has float32's range, so nothing has to be scaled.
     """
-    with _computing(torch.bfloat16, [] if precision == "float32" else [module]):
+    with _computing(torch.bfloat16, {"float32": [], "bfloat16": [module]}[precision]):
         yield
 
 

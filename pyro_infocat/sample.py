@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_infocat.cli.command_line import parse, positional
+from pyro_infocat.cli.command_line import answer, positional, writing
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import CONFIG, MOST_SEED, setting
+from pyro_infocat.settings import MOST_SEED, setting
+from pyro_infocat.storage.configuration import check_run
 from pyro_infocat.storage.files import replace
 
 MODULE = "pyro_infocat.sample"
@@ -61,13 +62,7 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        options, _ = parse(Options, argv, MODULE)
-        write(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return answer(Options, argv, MODULE, write)
 
 
 def write(options: Options) -> None:
@@ -146,16 +141,10 @@ def _write_table(out: Path, name: str, numbers: dict[str, Any], rows: Any) -> No
 
 
 def _put(out: Path, files: dict[str, io.BytesIO]) -> None:
-    try:
+    with writing(out, "folder"):
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             replace(out / name, content.getvalue())
-    except OSError as error:
-        raise UserError(
-            f"cannot write '{error.filename or out}' ({error.strerror}); choose a folder that can "
-            "be written",
-            "out",
-        ) from error
 
 
 def _check(options: Options) -> None:
@@ -187,11 +176,7 @@ def _check(options: Options) -> None:
             "temperature",
             options.temperature,
         )
-    if not (options.run / CONFIG).exists():
-        raise UserError(
-            f"'{options.run}' is not the folder of a run: it has no {CONFIG}; give the --out of a "
-            "run"
-        )
+    check_run(options.run)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import difflib
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from types import NoneType
@@ -216,3 +217,35 @@ def usage(
     if after:
         lines += ["", *textwrap.wrap(after, width)]
     return "\n".join(lines)
+
+
+def answer(
+    command: type[Options], argv: Sequence[str] | None, module: str, act: Callable[[Options], None]
+) -> int:
+    """Parse a command line and act on it; the exit code, after one line for what is wrong."""
+    bare = {one.name for one in fields(command) if one.metadata.get("positional")}  # type: ignore[arg-type]
+    try:
+        options, _ = parse(command, argv, module)
+        act(options)
+    except UserError as error:
+        line = error.told(lambda name: name.upper() if name in bare else f"--{name}")
+        print(f"error: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+@contextmanager
+def writing(out: Path, kind: str = "place") -> Iterator[None]:
+    """Tell in one line what keeps ``out`` or a file in it from being written.
+
+    :param kind: of what ``out`` is, for the error.
+    :raises UserError: naming it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write '{error.filename or out}' ({error.strerror}); choose a {kind} that "
+            "can be written",
+            "out",
+        ) from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,17 @@ Observation = Literal["binary", "grey"]
 
 FIXED_SEED = 0
 """The one draw by which the test split is binarised, for every run and every seed."""
+
+
+HELD_OUT = 0.2
+"""Share of the examples that is the test split where none is given."""
+
+
+def held_out(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of a training split, and of the fixed fifth that becomes the test split."""
+    order = np.random.default_rng(FIXED_SEED).permutation(number)
+    held = max(1, round(HELD_OUT * number))
+    return order[held:], order[:held]
 
 
 def observe(grey: Tensor, observation: Observation) -> Tensor:
@@ -117,6 +129,11 @@ class DataSet:
         splits = {"train": self.train, "test": self.test}
         return {name: [len(split), split.checksum()] for name, split in splits.items()}
 
+    @cached_property
+    def label_checksum(self) -> int:
+        """Checksum of the training split's labels, for terms that look at them."""
+        return self.train.label_checksum()
+
     def checked(self, setting: str = "data", value: object = None) -> "DataSet":
         """Itself.
 
@@ -172,5 +189,7 @@ class DataSet:
     def to(self, device: torch.device) -> "DataSet":
         """The same splits on a device."""
         moved = DataSet(self.facts, self.train.to(device), self.test.to(device), self.said)
-        moved.__dict__["fingerprint"] = self.fingerprint
+        # Of what may be on a GPU by then, and asked for after every epoch.
+        known = {"fingerprint": self.fingerprint, "label_checksum": self.label_checksum}
+        moved.__dict__.update(known)
         return moved

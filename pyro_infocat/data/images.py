@@ -21,13 +21,10 @@ from pyro_infocat.data.archive import (
     layouts,
     read_arrays,
 )
-from pyro_infocat.data.dataset import FIXED_SEED, DataSet, Split
+from pyro_infocat.data.dataset import DataSet, Split, held_out
 from pyro_infocat.data.reader import Examples, Reader
 from pyro_infocat.errors import UserError
 from pyro_infocat.kinds import COLOUR, IMAGES
-
-HELD_OUT = 0.2
-"""Share of one's own images that is the test split where none is given."""
 
 
 class Images(Reader):
@@ -64,7 +61,7 @@ def described(data: DataSet) -> str:
     return f"{number:,} {kind}, {by(data.facts.shape[-2:])}, {labels}"
 
 
-def of_archive(archive: Archive, what: str, fitted: bool = False) -> DataSet:
+def of_archive(archive: Archive, what: str, fitted: bool = False, whole: bool = False) -> DataSet:
     """The data set of images that were read.
 
     Without a test split, a fixed fifth of the examples becomes one. Without labels there are no
@@ -72,6 +69,7 @@ def of_archive(archive: Archive, what: str, fitted: bool = False) -> DataSet:
 
     :param what: where the images are from, for the error.
     :param fitted: whether they were resized.
+    :param whole: hold none out: train and test on the same.
     :raises UserError: where there are too few examples.
     """
     images, labels, classes = archive
@@ -90,10 +88,11 @@ def of_archive(archive: Archive, what: str, fitted: bool = False) -> DataSet:
     train = splits["train"]
     if "test" in splits:
         test = splits["test"]
+    elif whole:
+        test = train
     else:
-        order = torch.from_numpy(np.random.default_rng(FIXED_SEED).permutation(len(train)))
-        held = max(1, round(HELD_OUT * len(train)))
-        train, test = train.part(order[held:]), train.part(order[:held])
+        kept, held = map(torch.from_numpy, held_out(len(train)))
+        train, test = train.part(kept), train.part(held)
     if len(train) < 2:
         raise UserError(
             f"{what} has {len(train)} examples to train on; at least 2 are needed", "data"

@@ -18,8 +18,7 @@ import torch
 
 from pyro_infocat.catalogue import KINDS, Column, Facts
 from pyro_infocat.data.archive import by, read_arrays
-from pyro_infocat.data.dataset import FIXED_SEED, DataSet, Split
-from pyro_infocat.data.images import HELD_OUT
+from pyro_infocat.data.dataset import DataSet, Split, held_out
 from pyro_infocat.data.reader import Examples, Reader
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.kinds import TABLE
@@ -248,26 +247,32 @@ def of_arrays(arrays: Mapping[str, np.ndarray], what: str) -> Rows:
 
 
 def data_set(
-    rows: Rows, what: str, label: str | None = None, chosen: Sequence[str] | None = None
+    rows: Rows,
+    what: str,
+    label: str | None = None,
+    chosen: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> DataSet:
     """The data set of a table. Without a test split, a fixed fifth of the rows becomes one.
 
     :param what: where it is from, for the error.
     :param label: see :class:`Table`, as for ``chosen``.
+    :param whole: hold no row out: train and test on the same.
     :raises UserError: where a column cannot be used.
     """
     frame = _with_names(rows.frame, what)
     codes, classes = _labels(rows, frame, label, what)
     kinds = _chosen(frame.columns.drop(label) if label is not None else frame.columns, chosen, what)
     number = len(frame)
-    if number < 3:
-        raise UserError(f"{what} has {number} rows; at least 3 are needed", "data")
+    least = 2 if whole else 3
+    if number < least:
+        raise UserError(f"{what} has {number} rows; at least {least} are needed", "data")
     if rows.test:
         train, test = np.arange(number)[: -rows.test], np.arange(number)[-rows.test :]
+    elif whole:
+        train = test = np.arange(number)
     else:
-        order = np.random.default_rng(FIXED_SEED).permutation(number)
-        held = max(1, round(HELD_OUT * number))
-        train, test = order[held:], order[:held]
+        train, test = held_out(number)
     found = {
         name: _column(frame[name], name, kind or rows.usual, train, what)
         for name, kind in kinds.items()
@@ -575,8 +580,7 @@ def _column(
         return _of_values(series, name, kind, what)
     numbers = _numbers(series, name, what)
     if kind == "count":
-        wrong = (numbers < 0) | (numbers > LARGEST_COUNT) | (numbers != numbers.round())
-        wrong &= ~np.isnan(numbers)
+        wrong = _no_counts(numbers)
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
@@ -600,6 +604,12 @@ def _column(
         )
     # Of numbers that are all the same, rounding leaves a spread too.
     return Column(name, kind, (), mean, scale) if scale > 1e-13 * abs(mean) else None
+
+
+def _no_counts(numbers: np.ndarray) -> np.ndarray:
+    """Which numbers (N,) are no counts; what is missing is none of these."""
+    wrong = (numbers < 0) | (numbers > LARGEST_COUNT) | (numbers != numbers.round())
+    return wrong & ~np.isnan(numbers)
 
 
 def _of_values(series: Any, name: str, kind: str, what: str) -> Column | None:
@@ -638,8 +648,7 @@ def encoded(frame: Any, columns: Sequence[Column], what: str) -> np.ndarray:
                 wrong = np.isinf(numbers.astype(np.float32))
             told = f"a finite number near the run's, whose mean is {column.mean:g}"
         else:
-            wrong = (numbers < 0) | (numbers != numbers.round()) | (numbers > LARGEST_COUNT)
-            wrong &= ~np.isnan(numbers)
+            wrong = _no_counts(numbers)
             told = f"a whole number from 0 to {LARGEST_COUNT:,}"
         if wrong.any():
             row = int(wrong.argmax())

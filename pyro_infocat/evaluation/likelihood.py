@@ -5,10 +5,11 @@ Shapes: B batch, K categories, D latent dimensions, N examples, S samples, X fea
 
 import math
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from guides.guide import Guide
+from guides.guide import Guide, Posterior
 from models import CatVAE
 from pyro_infocat.objective import InfoCatELBO
 from pyro_infocat.objective.terms import information_bound
@@ -67,15 +68,51 @@ def log_likelihood(model: CatVAE, guide: Guide, x: Tensor, samples: int) -> Tens
     return torch.cat(parts)
 
 
+def log_likelihood_alone(model: CatVAE, guide: Guide, x: Tensor, samples: int) -> Tensor:
+    """As :func:`log_likelihood`, of each example whatever other examples are beside it: (N,).
+
+    All examples share the noise of their draws: each estimate is as good, and none depends on
+    another.
+
+    :param samples: S.
+    :raises NotImplementedError: where q(z | x, c) is not normal in each dimension.
+    """
+    prior = model.prior
+    u = torch.rand(samples, 1, 1, dtype=x.dtype, device=x.device)
+    noise = torch.randn(samples, 1, prior.latent, dtype=x.dtype, device=x.device)
+    width = samples * max(prior.categories * prior.latent, x.shape[-1])
+    parts = []
+    for part in x.split(max(1, chunk_numbers(x) // width)):
+        posterior = guide.posterior(part)
+        below = posterior.category.probs.cumsum(-1) < u
+        mean, scale = _normal(posterior.latent(below.sum(-1).clamp_max(guide.categories - 1)))
+        weights = _weights(model, posterior, part, mean + scale * noise)
+        parts.append(weights.logsumexp(0) - math.log(samples))
+    return torch.cat(parts)
+
+
+def _normal(latent: dist.Distribution) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of q(z | x, c), normal in each dimension."""
+    inner = latent.base_dist if isinstance(latent, dist.Independent) else latent
+    if not isinstance(inner, dist.Normal):
+        raise NotImplementedError(f"q(z | x, c) is a {type(inner).__name__}, not normal")
+    return inner.loc, inner.scale
+
+
 def importance_weights(model: CatVAE, guide: Guide, x: Tensor, samples: int) -> Tensor:
     """log p(x | z) p(z) / q(z | x) in nats for z ~ q(z | x), for x (B, X): (S, B)."""
-    category, latent = guide.posterior(x)
-    every = torch.arange(guide.categories, device=x.device).unsqueeze(-1)
-    z = latent(category.sample((samples,))).sample()
+    posterior = guide.posterior(x)
+    z = posterior.latent(posterior.category.sample((samples,))).sample()
+    return _weights(model, posterior, x, z)
+
+
+def _weights(model: CatVAE, posterior: Posterior, x: Tensor, z: Tensor) -> Tensor:
+    """log p(x | z) p(z) / q(z | x) in nats for x (B, X) and z (S, B, D): (S, B)."""
+    category, latent = posterior
+    every = torch.arange(category.logits.shape[-1], device=x.device).unsqueeze(-1)
     # A new axis for every category, in front of the batch: (S, K, B).
     densities = latent(every).log_prob(z.unsqueeze(1)) + category.logits.mT
-    log_q = densities.logsumexp(1)
-    return model.log_joint(x, z) - log_q
+    return model.log_joint(x, z) - densities.logsumexp(1)
 
 
 def knows_its_density(model: CatVAE) -> bool:

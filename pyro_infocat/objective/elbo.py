@@ -224,12 +224,17 @@ class InfoCatELBO(TraceEnum_ELBO):
                 terms |= {term.name: term(batch.only(term.needs)) for term in here}
         return terms
 
-    def bound_terms(self, model: Any, guide: Any, *arguments: Any, **named: Any) -> Terms:
-        """The terms of the ELBO with every category decoded, as sums over the batch in nats."""
+    def bound_terms(
+        self, model: Any, guide: Any, *arguments: Any, decoded: int = 0, **named: Any
+    ) -> Terms:
+        """The terms of the ELBO as sums over the batch in nats.
+
+        :param decoded: as of the class; by default every category is decoded.
+        """
         _check_programs(model, guide, arguments)
         if self._writes_out(model, guide, arguments, named):
             (x,) = arguments
-            return direct_terms(model, guide.posterior(x), x, self.num_particles)
+            return direct_terms(model, guide.posterior(x), x, self.num_particles, decoded)
         return self._traced(model, guide, *arguments, **named)
 
     def _traced(self, model: Any, guide: Any, *arguments: Any, **named: Any) -> Terms:

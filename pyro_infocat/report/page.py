@@ -94,7 +94,7 @@ def html(tested: Tested, result: Mapping[str, Any], settings: Settings, out: Pat
         figures=figures,
         too_large=too_large,
         metrics=words.metrics(result),
-        beside=presets.nearest(settings),
+        beside=presets.nearest(settings, tested.data.facts.preset),
         shown=_shown,
         config=write_yaml(settings.as_dict()),
         commands=_commands(settings, out, result["epochs"]),

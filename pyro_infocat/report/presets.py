@@ -5,10 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyro_infocat.catalogue import IN_MEMORY
 from pyro_infocat.errors import UserError
 from pyro_infocat.places import PRESETS
-from pyro_infocat.resolve import Given, Resolver, preset_of, read_config
+from pyro_infocat.resolve import Given, Resolver, preset_path, read_config
 from pyro_infocat.settings import MACHINE, Settings
 from pyro_infocat.storage.folder import differences
 
@@ -23,16 +22,17 @@ class Beside(NamedTuple):
     changed: list[tuple[str, Any, Any]]
 
 
-def nearest(settings: Settings) -> Beside | None:
+def nearest(settings: Settings, usual: str) -> Beside | None:
     """Of the data's own preset and others for the same data, the one that differs least.
 
     None where no preset can be read.
+
+    :param usual: the name of the data's own.
     """
     files = [f for f in sorted(PRESETS.glob("*.yaml")) if _data_of(f) == settings.data]
     with suppress(UserError):
-        data = "" if settings.data == IN_MEMORY else settings.data
-        usual = preset_of(data, settings.reader is not None)
-        files = [usual, *(file for file in files if file != usual)]
+        own = preset_path(usual)
+        files = [own, *(file for file in files if file != own)]
     found = []
     for file in files:
         with suppress(UserError):

@@ -10,6 +10,9 @@ from typing import Any
 
 import yaml
 
+from pyro_infocat.errors import UserError
+from pyro_infocat.settings import CONFIG
+
 LONGEST_NUMBER = 400
 """Characters of a number: more than any float has."""
 
@@ -118,3 +121,14 @@ _Dumper.add_implicit_resolver(f"{TAG}:float", re.compile(f"^({FLOAT})$"), list("
 def write_yaml(values: dict[str, Any]) -> str:
     """Plain values as YAML, in their order; :func:`read_yaml` gives them back."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
+def check_run(folder: Path) -> None:
+    """Refuse a folder that is no run's.
+
+    :raises UserError: where it has no settings.
+    """
+    if not (folder / CONFIG).exists():
+        raise UserError(
+            f"'{folder}' is not the folder of a run: it has no {CONFIG}; give the --out of a run"
+        )

@@ -2,9 +2,10 @@
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pyro_infocat.errors import UserError, reason
 
@@ -14,14 +15,21 @@ def replace(path: Path, content: bytes) -> None:
 
     :raises OSError: where it cannot be written; the old one is still there.
     """
+    with replaced(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes the old one's place at the end, as in :func:`replace`."""
     new = path.with_name(f"{path.name}.new")
     try:
         with new.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
-    except OSError:
+    except BaseException:
         # What is left of it takes room on a disk that is full.
         with suppress(OSError):
             new.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from pyro_infocat.settings import (
     from_dict,
 )
 from pyro_infocat.storage import checkpoint as checkpoints
-from pyro_infocat.storage.configuration import read_file, write_yaml
+from pyro_infocat.storage.configuration import check_run, read_file, write_yaml
 from pyro_infocat.storage.files import read_json, replace
 from pyro_infocat.version import made_by
 
@@ -162,6 +162,7 @@ class RunFolder:
         :raises UserError: where there are none that can be read.
         """
         path = self.path / CONFIG
+        check_run(self.path)
         try:
             content = read_file(path)
             if not isinstance(content, dict) or "prior" not in content:

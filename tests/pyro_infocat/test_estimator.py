@@ -18,8 +18,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import pyro_infocat
 from pyro_infocat import InfoCatVAE, categorise
-from pyro_infocat.assignment import log_evidence
-from pyro_infocat.data import Split
 from pyro_infocat.evaluation.likelihood import importance_weights
 from pyro_infocat.settings import CHECKPOINT, CONFIG
 
@@ -99,8 +97,6 @@ def test_log_p_is_the_importance_weighted_bound(fitted: InfoCatVAE, iris: np.nda
 def test_one_examples_log_p_does_not_depend_on_others(fitted: InfoCatVAE, iris: np.ndarray) -> None:
     whole = fitted.score_samples(iris)
     np.testing.assert_allclose(whole[7:9], fitted.score_samples(iris[7:9]), rtol=1e-9)
-    split = Split.of_real_numbers(fitted.run_.examples(iris))
-    np.testing.assert_allclose(log_evidence(fitted.run_, split, 5), whole, rtol=1e-9)
 
 
 def test_a_sample_is_of_the_category_asked_for(fitted: InfoCatVAE) -> None:
@@ -235,7 +231,9 @@ def test_it_is_quiet_unless_it_is_asked(
     small().fit(iris)
     assert capsys.readouterr() == ("", "")
     small(verbose=True, settings=SMALL | {"precision": "auto"}).fit(iris)
-    assert "computing in" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "computing in" in said
+    assert "a table of 150 rows: 4 real columns" in said
 
 
 WRONG = {

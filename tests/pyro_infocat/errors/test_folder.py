@@ -62,15 +62,21 @@ def test_resume_without_a_checkpoint(there: bool, refuse: Refuse) -> None:
     assert "without --resume" in error
 
 
-@pytest.mark.parametrize("damage", ["epochs: [", "3", "epochs: 1", "prior: &a 3", None])
-def test_resume_of_a_folder_without_its_config(
-    damage: str | None, trained: Path, refuse: Refuse
+@pytest.mark.parametrize("damage", ["epochs: [", "3", "epochs: 1", "prior: &a 3"])
+def test_resume_of_a_folder_whose_config_is_damaged(
+    damage: str, trained: Path, refuse: Refuse
 ) -> None:
-    config = trained / CONFIG
-    config.unlink() if damage is None else config.write_text(damage)
+    (trained / CONFIG).write_text(damage)
     error = refuse(*SMALL, "--resume", "true", fresh=False)
     assert f"'{OUT}/{CONFIG}' cannot be read" in error
     assert "give the --out of a run" in error
+
+
+def test_resume_of_a_folder_without_its_config(trained: Path, refuse: Refuse) -> None:
+    (trained / CONFIG).unlink()
+    error = refuse(*SMALL, "--resume", "true", fresh=False)
+    said = f"'{OUT}' is not the folder of a run: it has no {CONFIG}; give the --out of a run"
+    assert said in error
 
 
 @pytest.mark.parametrize(

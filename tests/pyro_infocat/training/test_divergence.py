@@ -49,14 +49,14 @@ def test_a_single_step_that_diverges(parts: dict[str, Any], rate: float) -> None
 def test_looking_after_the_epoch_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     given = QUICK | {"epochs": 3, "batch_size": 20, "encoder.norm": True}
     looked = pic.fit(IMAGES, out="looked", **given)
-    asked: list[dict[str, bool]] = []
-    monkeypatch.setattr(loop, "diagnose", lambda *_, **named: asked.append(named))
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(loop, "diverged", lambda *parts: asked.append(parts))
     unseen = pic.fit(IMAGES, out="unseen", **given)
     for one, other in zip(looked.history, unseen.history, strict=True):
         assert {k: v for k, v in one.items() if k != "seconds"} == {
             k: v for k, v in other.items() if k != "seconds"
         }
-    assert asked == [{"weighted": True}] * 3
+    assert len(asked) == 3
     first, second = looked.guide.state_dict(), unseen.guide.state_dict()
     assert any("running_mean" in name for name in first)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -65,11 +65,27 @@ def test_looking_after_the_epoch_changes_no_number(monkeypatch: pytest.MonkeyPat
 def test_a_term_without_weight_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     """As reconstruction in a head start for the classifier."""
     found = {"reconstruction": torch.tensor(math.nan), "kl_c": torch.tensor(1.0)}
-    bound = pic.InfoCatELBO(weights={"reconstruction": 0.0})
-    monkeypatch.setattr(bound, "bound_terms", lambda *_: found)
+    bound = pic.InfoCatELBO(weights={"reconstruction": 0.0}, decoded=2)
+    asked: list[dict[str, int]] = []
+    monkeypatch.setattr(bound, "bound_terms", lambda *_, **named: asked.append(named) or found)
     nothing: Any = None
-    assert loop.diagnose(bound, nothing, nothing, nothing, weighted=True) is None
+    assert loop.diverged(bound, nothing, nothing, nothing) is None
     assert loop.diagnose(bound, nothing, nothing, nothing) == "reconstruction is nan"
+    # After each epoch no more is decoded than in a step; for the error all is.
+    assert asked == [{"decoded": 2}, {"decoded": 0}]
+    found["kl_c"] = torch.tensor(math.inf)
+    assert loop.diverged(bound, nothing, nothing, nothing) == "kl_c is inf"
+
+
+def test_where_no_term_of_the_elbo_trains_none_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = pic.check_parts(IMAGES, **QUICK)
+    weights = dict.fromkeys(("reconstruction", "kl_z", "kl_c"), 0.0)
+    bound = pic.InfoCatELBO(weights=weights)
+    monkeypatch.setattr(bound, "bound_terms", None)
+    x = torch.zeros(2, 30)
+    assert loop.diverged(bound, parts.model, parts.guide, x) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
