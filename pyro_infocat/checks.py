@@ -53,7 +53,7 @@ def try_parts(settings: Settings, parts: Parts, split: Split, observation: Obser
             "likelihood",
             _path(settings, "likelihood"),
         )
-    some = split.part(torch.arange(min(CHECKED, len(split)), device=split.pixels.device))
+    some = split.part(torch.arange(min(CHECKED, len(split)), device=split.device))
     x = some.fixed(observation)
     schedule = Schedule(settings, parts)
     wanted = schedule.ever_weighted()

@@ -18,6 +18,7 @@ from pyro_infocat import report
 from pyro_infocat.build import Builder, Parts, observation
 from pyro_infocat.checks import try_parts
 from pyro_infocat.data import DataSet, Reader
+from pyro_infocat.data.disk import OnDisk
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation import Tested, figures
 from pyro_infocat.evaluation.metrics import check_names, evaluate
@@ -27,12 +28,14 @@ from pyro_infocat.loading import Run
 from pyro_infocat.parts import create, find, parameters
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.device import compute_on, pick
+from pyro_infocat.runtime.memory import on_device
 from pyro_infocat.runtime.precision import PRECISIONS, fastest
-from pyro_infocat.settings import CONFIG, Part, Settings
-from pyro_infocat.storage.folder import RunFolder
+from pyro_infocat.settings import AUTO, Part, Settings
+from pyro_infocat.storage.folder import RunFolder, going_on
 from pyro_infocat.training.loop import train
 from pyro_infocat.training.notes import notes
 from pyro_infocat.training.restarts import best_start
+from pyro_infocat.training.sizes import sized
 from pyro_infocat.version import made_by
 
 
@@ -63,12 +66,18 @@ def run(
     with ExitStack() as stack:
         if resume and first and out.is_dir():
             stack.enter_context(folder.locked())
-        if settings.precision == "auto":
-            settings, said = precise(settings, folder if resume else None, device)
+        if resume:
+            settings = going_on(folder, settings)
+        if settings.precision == AUTO:
+            settings, said = precise(settings, device)
         checkpoint = folder.reopen(settings) if resume else None
-        data = (read_data(settings) if data is None else data).checked().to(device)
+        data = (read_data(settings) if data is None else data).checked()
+        _check_on_disk(settings, data)
+        data = data.to(device, on_device(settings.data_on, data.train.bytes, device))
         if checkpoint is not None:
             _check_data(checkpoint, data, out)
+        settings, lines = sized(settings, len(data.train))
+        said += lines
         # A user's own programs in this process have theirs.
         stack.enter_context(pyro.get_param_store().scope())
         pyro.set_rng_seed(settings.seed)
@@ -124,17 +133,8 @@ def run(
     return Run(model, guide, settings, data.facts, observed, out)
 
 
-def precise(
-    settings: Settings, resumed: RunFolder | None, device: torch.device
-) -> tuple[Settings, list[str]]:
-    """The settings with the precision that ``auto`` stands for, and a line that says so.
-
-    A run goes on in the precision that it began in, on whatever machine.
-    """
-    if resumed is not None and (resumed.path / CONFIG).exists():
-        kept = resumed.settings()[0].precision
-        if kept != "auto":
-            return replace(settings, precision=kept), []
+def precise(settings: Settings, device: torch.device) -> tuple[Settings, list[str]]:
+    """The settings with the precision that ``auto`` stands for, and a line that says so."""
     chosen, why = fastest(device)
     return replace(settings, precision=chosen), [f"computing in {chosen} (--precision auto): {why}"]
 
@@ -189,6 +189,7 @@ def reader_of(settings: Settings, trust: Sequence[str] | None = None) -> Reader:
         "data_size": settings.data_size,
         "data_label": settings.data_label,
         "data_columns": settings.data_columns,
+        "data_on": settings.data_on,
     }
     reader: Reader = create("reader", kind, part, given)
     return reader
@@ -215,6 +216,16 @@ def _of_the_run(
         },
         "made_by": made_by(),
     }
+
+
+def _check_on_disk(settings: Settings, data: DataSet) -> None:
+    if settings.data_on == "disk" and not isinstance(data.train.pixels, OnDisk):
+        raise UserError(
+            "is of folders of pictures, .npy and .parquet files, and the data are "
+            f"'{settings.data}'; give one of those, or leave it out",
+            "data_on",
+            settings.data_on,
+        )
 
 
 def _check_data(checkpoint: Mapping[str, Any], data: DataSet, out: Path) -> None:

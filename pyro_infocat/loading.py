@@ -88,7 +88,7 @@ class Run:
 
             held = images.detach().cpu() if isinstance(images, torch.Tensor) else images
             try:
-                return examples(held, self.facts, "the table").split.pixels
+                return examples(held, self.facts, "the table").split.held()
             except UserError as error:
                 raise UserError(error.message.removeprefix(": ")) from error
         array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images

@@ -265,7 +265,7 @@ def conform(
     kind: Any = Any if annotation is NOTHING else annotation
     bounds: Any = {LIMITS[name]: limit for name, limit in (limits or {}).items()}
     try:
-        kind = Annotated[kind, Field(**bounds)] if bounds else kind
+        kind = _within(kind, bounds) if bounds else kind
         adapter: TypeAdapter[Any] = TypeAdapter(kind, config=FINITE)
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
         raise UserError(
@@ -279,6 +279,14 @@ def conform(
         return adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise _misfit(value, annotation, setting, error.errors(include_url=False)[0]) from error
+
+
+def _within(kind: Any, bounds: Any) -> Any:
+    """A type with bounds on its numbers."""
+    if is_union(kind):
+        # A word that stands for a number has none.
+        return Union[tuple(_within(one, bounds) for one in get_args(kind))]  # noqa: UP007
+    return Annotated[kind, Field(**bounds)] if kind in (int, float) else kind
 
 
 def _misfit(value: Any, kind: Any, setting: str, found: Mapping[str, Any]) -> UserError:

@@ -5,13 +5,14 @@ Nothing here imports torch until :meth:`Resolver.settings` looks at the parts' c
 
 import difflib
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -36,13 +37,12 @@ from pyro_infocat.settings import (
     MADE_BY,
     ROLES,
     SEVERAL,
+    TYPES,
     Part,
     Settings,
     default,
 )
 from pyro_infocat.storage.configuration import read_file, read_yaml
-
-TYPES = get_type_hints(Settings)
 
 FLAG = "--"
 """How a setting of the command line is named in an error; one of a file by the file."""
@@ -401,15 +401,27 @@ def carried_over(role: str, old: Part, new: Part) -> Part:
     return Part(new.class_path, kept)
 
 
-def check_schedules(schedules: Mapping[str, Sequence[Sequence[float]]]) -> None:
+SHARE = re.compile(r"(\d{1,2}(\.\d+)?|100(\.0+)?)%")
+"""A share of the run, as a schedule may say where it stands."""
+
+
+def check_schedules(schedules: Mapping[str, Sequence[Sequence[float | str]]]) -> None:
     """Refuse what is no list of [epoch, value] pairs with rising epochs."""
     for name, points in schedules.items():
-        if not points or any(len(point) != 2 for point in points):
+        if not points or any(len(point) != 2 or isinstance(point[1], str) for point in points):
             raise UserError(
                 f"{name} is {points}; give [epoch, weight] pairs, such as [[0, 0], [10, 1]]",
                 "schedules",
             )
-        if any(before >= after for (before, _), (after, _) in pairwise(points)):
+        shares = [SHARE.fullmatch(at) for at, _ in points if isinstance(at, str)]
+        if shares and not (all(shares) and len(shares) == len(points)):
+            raise UserError(
+                f"{name} is {points}; give epochs, as in [[0, 0], [10, 1]], or shares of the run "
+                "from 0% to 100%, as in [[0%, 0], [50%, 1]]",
+                "schedules",
+            )
+        places = [float(str(at).removesuffix("%")) for at, _ in points]
+        if any(before >= after for before, after in pairwise(places)):
             raise UserError(
                 f"{name} is {points}; its epochs must rise, as in [[0, 0], [10, 1]]", "schedules"
             )

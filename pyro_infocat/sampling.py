@@ -148,7 +148,7 @@ def _read_file(path: Path, facts: Facts) -> Tensor:
         if kind_of(str(path)) is not TABLE:
             raise UserError(f"'{path}' is no table, and the run was trained on one; give a .csv")
         try:
-            return Table(str(path)).again(facts).split.pixels
+            return Table(str(path)).again(facts).split.held()
         except UserError as error:
             raise UserError(error.message.removeprefix(": ")) from error
     try:

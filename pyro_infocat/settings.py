@@ -6,7 +6,7 @@ from these declarations. Nothing here imports torch.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,20 @@ class Role:
     given: tuple[str, ...] = ()
 
 
-def setting(default: Any, help: str, before: Any = MISSING, **limits: float) -> Any:
+AUTO = "auto"
+"""What some settings may be: chosen by the machine or by the data, when a run begins."""
+
+
+def setting(
+    default: Any, help: str, before: Any = MISSING, auto: bool = False, **limits: float
+) -> Any:
     """Declare a setting.
 
     :param before: the value in force in runs of before the setting was there, if not the default.
+    :param auto: whether it may also be :data:`AUTO`, until a run knows better.
     :param limits: ``least``, ``above``, ``below`` and ``most``.
     """
-    metadata = {"help": help, "limits": limits}
+    metadata = {"help": help, "limits": limits, "auto": auto}
     if before is not MISSING:
         metadata["before"] = before
     if isinstance(default, dict | list):
@@ -117,17 +124,34 @@ class Settings:
         "the columns of a table to use, each NAME or NAME:KIND (real, count, binary, category), or "
         "-NAME for all but these; all when not given, by what they hold",
     )
+    data_on: Literal["auto", "device", "memory", "disk"] = setting(
+        "auto",
+        "where the training examples lie: on the device, in memory or on disk, from where batches "
+        "are read ahead of the step; auto: the first that has room for them",
+    )
     reader: Part | None = part(
         None,
         "pyro_infocat.data.Reader",
         "reads --data; chosen by what --data is when not given",
-        ("data", "data_root", "data_size", "data_label", "data_columns"),
+        ("data", "data_root", "data_size", "data_label", "data_columns", "data_on"),
     )
     observe: Literal["auto", "binary", "grey"] = setting(
         "auto", "what the likelihood gets: binarised pixels, grey levels, or whichever fits it"
     )
-    epochs: int = setting(100, "passes over the training split", least=1, most=1_000_000)
-    batch_size: int = setting(128, "examples in a step", least=1, most=MOST)
+    epochs: int = setting(
+        100,
+        "passes over the training split; auto: by the number of examples",
+        auto=True,
+        least=1,
+        most=1_000_000,
+    )
+    batch_size: int = setting(
+        128,
+        "examples in a step; auto: by the number of examples",
+        auto=True,
+        least=1,
+        most=MOST,
+    )
     learning_rate: float = setting(1e-3, "of Adam", above=0)
     anneal: Literal["constant", "cosine"] = setting(
         "constant", "how the learning rate falls over the epochs"
@@ -140,12 +164,13 @@ class Settings:
         "weights of other terms of the objective by name: {consistency: 5} instead of the "
         "preset's, --weights.consistency 5 in addition to them",
     )
-    schedules: dict[str, list[list[float]]] = setting(
+    schedules: dict[str, list[list[float | str]]] = setting(
         {},
         "weights that change, as [epoch, weight] pairs joined by straight lines, such as "
-        "{kl_z: [[0, 0], [10, 1]]}; also learning_rate and what a part declares (temperature, "
-        "moves). A preset's schedule is scaled when --information_weight, --learning_rate or "
-        "--weights.TERM gives its largest value",
+        "{kl_z: [[0, 0], [10, 1]]}, or in shares of the run, [[0%, 0], [50%, 1]]; also "
+        "learning_rate and what a part declares (temperature, moves). A preset's schedule is "
+        "scaled when --information_weight, --learning_rate or --weights.TERM gives its largest "
+        "value",
     )
     terms: tuple[Part, ...] = parts(
         "pyro_infocat.objective.Term", "further terms of the objective, by class"
@@ -199,14 +224,32 @@ class Settings:
         """How many of a number of training examples are the validation share."""
         return max(1, round(self.validation * examples)) if self.patience else 0
 
+    def lines(self) -> dict[str, list[list[float]]]:
+        """The schedules as [epoch, weight] pairs with epochs from 0; 100% is the last one."""
+        last = self.epochs - 1
+        return {
+            name: [[_position(at, last), value] for at, value in points]  # type: ignore[list-item]
+            for name, points in self.schedules.items()
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.yaml holds them."""
         values = asdict(self)
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
+def _position(at: float | str, last: int) -> float:
+    return float(at[:-1]) / 100 * last if isinstance(at, str) else at
+
+
 DECLARED: dict[str, Field] = {declared.name: declared for declared in fields(Settings)}
 """Every setting's declaration, by name."""
+
+TYPES: dict[str, Any] = {
+    name: kind | Literal["auto"] if DECLARED[name].metadata.get("auto") else kind
+    for name, kind in get_type_hints(Settings).items()
+}
+"""What each may be."""
 
 ROLES: dict[str, Role] = {
     name: declared.metadata["role"]
@@ -218,7 +261,10 @@ ROLES: dict[str, Role] = {
 SEVERAL = tuple(name for name in ROLES if DECLARED[name].default == ())
 """The roles that any number of parts may have."""
 
-MACHINE = frozenset({"device", "data_root"})
+MAY_BE_AUTO = ("precision", "epochs", "batch_size")
+"""Settings that a run decides when it begins, and then keeps, where they are ``auto``."""
+
+MACHINE = frozenset({"device", "data_root", "data_on"})
 """Settings about the machine, not the run."""
 
 AFTERWARDS = frozenset({"nll_samples", "metrics", "figures"})

@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pyro_infocat.errors import UserError
-from pyro_infocat.parts import conform, in_words
+from pyro_infocat.parts import conform, in_words, is_union
 from pyro_infocat.resolve import Text, arguments_named, typed
 from pyro_infocat.settings import ROLES, Part, default
 
@@ -62,8 +62,7 @@ class Flag(NamedTuple):
 
 def kinds(annotation: Any) -> tuple[Any, ...]:
     """The types that a union is of, or the type itself."""
-    inner = get_args(annotation)
-    return inner if NoneType in inner else (annotation,)
+    return get_args(annotation) if is_union(annotation) else (annotation,)
 
 
 def words(
@@ -182,7 +181,10 @@ def value_of(declared: Field) -> Any:
 
 def shown(annotation: Any) -> str:
     """What a flag takes, as ``--help`` shows it."""
-    kind = next((one for one in kinds(annotation) if one is not NoneType), annotation)
+    several = [one for one in kinds(annotation) if one is not NoneType]
+    if len(several) > 1:
+        return "|".join(map(shown, several))
+    kind = several[0] if several else annotation
     if kind is bool:
         return "true|false"
     if kind is str:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 from pyro_infocat.catalogue import DATA_SETS
 from pyro_infocat.cli.command_line import HELP, Flag, shown, usage, words
@@ -13,7 +13,7 @@ from pyro_infocat.errors import UserError
 from pyro_infocat.kinds import name_of
 from pyro_infocat.parts import find, in_words, own_parameters
 from pyro_infocat.resolve import Given, Resolver, config_path, preset_of, read_config
-from pyro_infocat.settings import CONFIG, DECLARED, ROLES, SEVERAL, Settings, default
+from pyro_infocat.settings import CONFIG, DECLARED, ROLES, SEVERAL, TYPES, Settings, default
 from pyro_infocat.storage.configuration import write_yaml
 
 MODULE = "pyro_infocat.run"
@@ -67,15 +67,14 @@ class Request(NamedTuple):
 
 def flags() -> dict[str, Flag]:
     """Every flag of a run."""
-    types = get_type_hints(Settings)
     found = dict(OWN)
     for name, declared in DECLARED.items():
         usual, help = default(declared), declared.metadata["help"]
-        values = shown(types[name])
+        values = shown(TYPES[name])
         if name in ROLES:
             values = "CLASS ..." if name in SEVERAL else "CLASS"
             usual = getattr(usual, "class_path", usual)
-        found[name] = Flag(types[name], values, help, usual)
+        found[name] = Flag(TYPES[name], values, help, usual)
     return found
 
 

@@ -4,12 +4,13 @@ Shapes: N examples, X features.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyro_infocat.data.disk import block_rows
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.kinds import channels
 
@@ -26,12 +27,12 @@ class Archive(NamedTuple):
     """What an archive holds.
 
     :param images: bytes (N, height, width) or (N, 3, height, width) under ``train`` and, where
-        there are any, ``test``.
+        there are any, ``test``; in memory or on disk.
     :param labels: whole numbers (N,) under the same names; zeros where there are no classes.
     :param classes: a name for each label; none without labels.
     """
 
-    images: dict[str, np.ndarray]
+    images: dict[str, Any]
     labels: dict[str, np.ndarray]
     classes: tuple[str, ...]
 
@@ -58,6 +59,27 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(array, np.ndarray):
             raise UserError(f"'{path}': {name} is no array; give an .npz by np.savez", "data")
     return arrays
+
+
+def mapped(path: Path) -> np.ndarray:
+    """The array of an .npy, of which no more is read than is looked at.
+
+    :raises UserError: where it is none.
+    """
+    try:
+        return np.lib.format.open_memmap(path, "r")
+    # The reader of arrays raises what it likes.
+    except Exception as error:
+        raise UserError(f"cannot read '{path}' ({reason(error)}); give an .npy", "data") from error
+
+
+def array_blocks(path: Path) -> Iterator[np.ndarray]:
+    """The array of an .npy, some examples at a time."""
+    array = mapped(path)
+    number, size = len(array), block_rows(array[:1].nbytes)
+    for first in range(0, number, size):
+        # A map that stood would count as the process's memory, as far as it was looked at.
+        yield np.array(mapped(path)[first : first + size])
 
 
 def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
@@ -177,24 +199,39 @@ def layouts(shape: tuple[int, ...], batch: str = "N") -> str:
 
 def _pixels(array: np.ndarray, what: str) -> np.ndarray:
     """Images (N, height, width) or (N, 3, height, width) as bytes."""
-    if channels(array.shape) is None or not array[:1].size:
+    check_shape(array.shape, what)
+    if array.dtype == np.uint8:
+        check_white(int(array.max()), what)
+    return as_bytes(array, what)
+
+
+def check_shape(shape: tuple[int, ...], what: str) -> None:
+    """Refuse what is no array of images."""
+    if channels(shape) is None or 0 in shape:
         raise UserError(
-            f"{what} has shape {array.shape}; give (N, height, width), or in colour (N, 3, height, "
+            f"{what} has shape {shape}; give (N, height, width), or in colour (N, 3, height, "
             "width) or (N, height, width, 3); rows of X numbers that are no image go as (N, 1, X)",
             "data",
         )
+
+
+def check_white(top: int, what: str) -> None:
+    """Refuse bytes whose largest is next to black: they count to another white."""
+    if 0 < top < LEAST_WHITE:
+        raise UserError(
+            f"{what} holds bytes up to {top}, next to black; give bytes up to {WHITE}, or grey "
+            f"levels in [0, 1], as {what.split()[-1]} / {top}",
+            "data",
+        )
+
+
+def as_bytes(array: np.ndarray, what: str) -> np.ndarray:
+    """Images of :func:`check_shape`'s layouts as (N, height, width) or (N, 3, height, width)."""
     if array.ndim == 4:
         if array.shape[1] not in (1, 3):
             array = np.moveaxis(array, -1, 1)
         array = array[:, 0] if array.shape[1] == 1 else np.ascontiguousarray(array)
     if array.dtype == np.uint8:
-        top = int(array.max())
-        if 0 < top < LEAST_WHITE:
-            raise UserError(
-                f"{what} holds bytes up to {top}, next to black; give bytes up to {WHITE}, or grey "
-                f"levels in [0, 1], as {what.split()[-1]} / {top}",
-                "data",
-            )
         return array
     return np.rint(grey_levels(array, what) * WHITE).astype(np.uint8)
 

@@ -1,8 +1,9 @@
-"""Data sets: examples that live on the device, images as bytes that are binarised there.
+"""Data sets: examples on the device, in memory or on disk; images are bytes.
 
 Shapes: B batch, N examples, X features.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_infocat.catalogue import Facts
+from pyro_infocat.data.disk import OnDisk, blocks_of
 from pyro_infocat.errors import UserError
 
 Observation = Literal["binary", "grey"]
@@ -26,11 +28,17 @@ FIXED_SEED = 0
 HELD_OUT = 0.2
 """Share of the examples that is the test split where none is given."""
 
+MOST_HELD_OUT = 10_000
+"""Examples that are held out at most: by so many a share is known to half a per cent."""
+
 
 def held_out(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of a training split, and of the fixed fifth that becomes the test split."""
+    """The indices of a training split, and of the fixed fifth that becomes the test split.
+
+    Of more than 50,000 examples it is 10,000.
+    """
     order = np.random.default_rng(FIXED_SEED).permutation(number)
-    held = max(1, round(HELD_OUT * number))
+    held = min(max(1, round(HELD_OUT * number)), MOST_HELD_OUT)
     return order[held:], order[:held]
 
 
@@ -44,13 +52,14 @@ class Split:
     """Examples: images as bytes, or rows of real numbers.
 
     :ivar pixels: (N, X); of images uint8 from 0 to ``levels`` - 1, of anything else float32, in
-        which NaN stands for a value that is missing.
+        which NaN stands for a value that is missing. On the labels' device, or elsewhere where
+        that has no room for them.
     :ivar labels: (N,), int64; read by evaluation, and by terms that declare that they need them.
     :ivar levels: number of grey levels; 0 of real numbers.
     :ivar labelled: whether the labels say anything.
     """
 
-    pixels: Tensor
+    pixels: Tensor | OnDisk
     labels: Tensor
     levels: int
     labelled: bool = True
@@ -58,9 +67,30 @@ class Split:
     def __len__(self) -> int:
         return self.pixels.shape[0]
 
-    def to(self, device: torch.device) -> "Split":
-        """The same images on a device."""
-        return Split(self.pixels.to(device), self.labels.to(device), self.levels, self.labelled)
+    @property
+    def device(self) -> torch.device:
+        """Where examples are handed out, and where indices are."""
+        return self.labels.device
+
+    @property
+    def bytes(self) -> int:
+        """What the examples take up."""
+        return math.prod(self.pixels.shape) * self.pixels.dtype.itemsize
+
+    @property
+    def resident(self) -> bool:
+        """Whether the examples are there already."""
+        return isinstance(self.pixels, Tensor) and self.pixels.device == self.device
+
+    def to(self, device: torch.device, resident: bool = True) -> "Split":
+        """The same examples for a device.
+
+        :param resident: whether to move them there, or to hand them out from where they are.
+        """
+        pixels = self.pixels
+        if resident and isinstance(pixels, Tensor):
+            pixels = pixels.to(device)
+        return Split(pixels, self.labels.to(device), self.levels, self.labelled)
 
     @classmethod
     def of_real_numbers(cls, values: Tensor) -> "Split":
@@ -71,13 +101,20 @@ class Split:
     def joined(cls, splits: Sequence["Split"]) -> "Split":
         """The examples of one split after those of another."""
         first = splits[0]
-        pixels = torch.cat([split.pixels for split in splits])
+        pixels = torch.cat([split.pixels[:] for split in splits])
         labels = torch.cat([split.labels for split in splits])
         return cls(pixels, labels, first.levels, first.labelled)
 
+    def held(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """Some examples as they are held (B, X), on the device."""
+        if self.resident:
+            return self.pixels[index]
+        there = index.cpu() if isinstance(index, Tensor) else index
+        return self.pixels[there].to(self.device)
+
     def grey(self, index: Tensor | slice = slice(None)) -> Tensor:
         """Grey levels in [0, 1], or the real numbers as they are (B, X)."""
-        chosen = self.pixels[index].to(torch.get_default_dtype())
+        chosen = self.held(index).to(torch.get_default_dtype())
         return chosen / (self.levels - 1) if self.levels else chosen
 
     def fixed(self, observation: Observation) -> Tensor:
@@ -90,12 +127,15 @@ class Split:
         return torch.bernoulli(grey.cpu(), generator=generator).to(grey.device)
 
     def shuffled(self) -> Tensor:
-        """The indices of all examples in a new order (N,), on the data's device."""
-        return torch.randperm(len(self), device=self.pixels.device)
+        """The indices of all examples in a new order (N,), on the device."""
+        return torch.randperm(len(self), device=self.device)
 
     def checksum(self) -> int:
         """CRC-32 of the examples."""
-        return zlib.crc32(self.pixels.cpu().contiguous().numpy().data)
+        crc = 0
+        for block in blocks_of(self.pixels):
+            crc = zlib.crc32(block.cpu().contiguous().numpy().data, crc)
+        return crc
 
     def label_checksum(self) -> int:
         """CRC-32 of the labels."""
@@ -103,7 +143,26 @@ class Split:
 
     def part(self, index: Tensor) -> "Split":
         """The examples of some indices (B,), or where a mask (N,) is true."""
-        return Split(self.pixels[index], self.labels[index], self.levels, self.labelled)
+        pixels: Tensor | OnDisk
+        if isinstance(self.pixels, OnDisk):
+            pixels = self.pixels.chosen(index.cpu())
+        else:
+            pixels = self.pixels[index if self.resident else index.cpu()]
+        return Split(pixels, self.labels[index], self.levels, self.labelled)
+
+    def some(self, most: int) -> "Split":
+        """At most so many examples, on the device: all, or as many by one fixed draw."""
+        if len(self) <= most:
+            return self.loaded()
+        generator = torch.Generator().manual_seed(FIXED_SEED)
+        order = torch.randperm(len(self), generator=generator)[:most].sort().values
+        return self.part(order.to(self.device)).loaded()
+
+    def loaded(self) -> "Split":
+        """The same, on the device."""
+        if self.resident:
+            return self
+        return Split(self.held(), self.labels, self.levels, self.labelled)
 
 
 @dataclass(frozen=True)
@@ -166,29 +225,45 @@ class DataSet:
                     setting,
                     value,
                 )
-            if not self.facts.images:
-                # A missing value of a table is NaN, and nothing is infinite.
-                odd = pixels.isinf() if self.facts.columns else ~pixels.isfinite()
-                if odd.any():
-                    row, feature = odd.nonzero()[0].tolist()
-                    raise UserError(
-                        f"the {name} split holds {pixels[row, feature].item()} in row {row}, "
-                        f"feature {feature}; give finite numbers",
-                        setting,
-                        value,
-                    )
-            elif pixels.numel() and int(pixels.max()) >= split.levels:
+            first = 0
+            for block in blocks_of(pixels):
+                self._check_block(name, first, block, setting, value)
+                first += len(block)
+        return self
+
+    def _check_block(
+        self, name: str, first: int, block: Tensor, setting: str, value: object
+    ) -> None:
+        """Refuse numbers that a split must not hold.
+
+        :param first: the number of the block's first example.
+        """
+        if not self.facts.images:
+            # A missing value of a table is NaN, and nothing is infinite.
+            odd = block.isinf() if self.facts.columns else ~block.isfinite()
+            if odd.any():
+                row, feature = odd.nonzero()[0].tolist()
                 raise UserError(
-                    f"the {name} split holds bytes up to {int(pixels.max())}; its {split.levels} "
-                    f"levels are 0 to {split.levels - 1}",
+                    f"the {name} split holds {block[row, feature].item()} in row {first + row}, "
+                    f"feature {feature}; give finite numbers",
                     setting,
                     value,
                 )
-        return self
+        elif block.numel() and int(block.max()) >= self.facts.levels:
+            raise UserError(
+                f"the {name} split holds bytes up to {int(block.max())}; its {self.facts.levels} "
+                f"levels are 0 to {self.facts.levels - 1}",
+                setting,
+                value,
+            )
 
-    def to(self, device: torch.device) -> "DataSet":
-        """The same splits on a device."""
-        moved = DataSet(self.facts, self.train.to(device), self.test.to(device), self.said)
+    def to(self, device: torch.device, resident: bool = True) -> "DataSet":
+        """The same splits for a device.
+
+        :param resident: whether the training split moves there; the test split does.
+        """
+        train, test = self.train.to(device, resident), self.test.to(device)
+        moved = DataSet(self.facts, train, test, self.said)
         # Of what may be on a GPU by then, and asked for after every epoch.
         known = {"fingerprint": self.fingerprint, "label_checksum": self.label_checksum}
         moved.__dict__.update(known)

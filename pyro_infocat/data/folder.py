@@ -3,11 +3,13 @@
 Shapes: N examples, X features.
 """
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +18,12 @@ from pyro_infocat import pictures
 from pyro_infocat.catalogue import Facts
 from pyro_infocat.data.archive import WHITE, Archive, by
 from pyro_infocat.data.dataset import DataSet, Split
+from pyro_infocat.data.disk import FROM_DISK, OnDisk, block_rows
 from pyro_infocat.data.images import described, of_archive
 from pyro_infocat.data.reader import Examples, Reader
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.pictures import Listed, listed
+from pyro_infocat.runtime.memory import to_disk
 
 AT_ONCE = 64
 """Pictures that a thread reads at a time."""
@@ -46,10 +50,11 @@ class Folder(Reader):
 
     :param data: the folder; for :meth:`again` also one picture.
     :param data_size: height and width of an example.
+    :param data_on: where the examples lie.
     """
 
-    def __init__(self, data: str, data_size: int = 32) -> None:
-        self.root, self.size = data, data_size
+    def __init__(self, data: str, data_size: int = 32, data_on: str = "auto") -> None:
+        self.root, self.size, self.data_on = data, data_size, data_on
 
     def read(self) -> DataSet:
         if os.path.isfile(self.root):
@@ -58,11 +63,17 @@ class Folder(Reader):
         splits, classes = _splits(self.root, found)
         colour = pictures.in_colour(self.root, found.names)
         shape = (3, self.size, self.size) if colour else (self.size, self.size)
-        pixels = _pixels(self.root, found.names, shape, resized=True)
+        # A part of them is a copy.
+        large = to_disk(self.data_on, 2 * len(found.names) * math.prod(shape))
+        pixels: Any
+        if large:
+            pixels = OnDisk.written(_blocks(self.root, found.names, shape))
+        else:
+            pixels = _pixels(self.root, found.names, shape, resized=True)
         number = {name: place for place, name in enumerate(found.names)}
         images = {
             # Without a test split these are all the pictures, which need no copy.
-            split: pixels if len(splits) == 1 else pixels[[number[name] for name in names]]
+            split: pixels if len(splits) == 1 else _those(pixels, [number[one] for one in names])
             for split, names in splits.items()
         }
         label = {name: place for place, name in enumerate(classes)}
@@ -72,7 +83,7 @@ class Folder(Reader):
         }
         archive = Archive(images, labels, tuple(map(_plain, classes)))
         data = of_archive(archive, f"'{self.root}'", fitted=True)
-        said = f"'{self.root}' is a folder of {described(data)}"
+        said = f"'{self.root}' is a folder of {described(data)}{FROM_DISK if large else ''}"
         if found.others:
             said += f"; {found.others:,} other file{'s' * (found.others > 1)} left out"
         return replace(data, said=said)
@@ -169,23 +180,44 @@ def _some(names: Sequence[str], number: int = 0) -> str:
     return f"{said} and {more:,} more" if more > 0 else said
 
 
+def _those(pixels: Any, numbers: list[int]) -> Any:
+    """Some of the pictures, in memory or on disk as all are."""
+    return pixels.chosen(torch.tensor(numbers)) if isinstance(pixels, OnDisk) else pixels[numbers]
+
+
 def _pixels(root: str, names: Sequence[str], shape: tuple[int, ...], resized: bool) -> np.ndarray:
     """The pictures as bytes (N, height, width) or (N, 3, height, width).
 
     :raises UserError: where some cannot be read: which, and how many.
     """
-    colour, (height, width) = len(shape) == 3, shape[-2:]
     try:
         pixels = np.empty((len(names), *shape), np.uint8)
     except MemoryError as error:
         raise UserError(
             f"{len(names):,} images of {by(shape)} do not fit into memory; give a smaller size",
             "data_size",
-            height,
+            shape[-1],
         ) from error
+    _refuse(root, len(names), _read(root, names, pixels, resized))
+    return pixels
+
+
+def _blocks(root: str, names: Sequence[str], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """As :func:`_pixels`, some at a time."""
+    size, wrong = block_rows(math.prod(shape)), []
+    for first in range(0, len(names), size):
+        some = names[first : first + size]
+        block = np.empty((len(some), *shape), np.uint8)
+        wrong += _read(root, some, block, resized=True)
+        yield block
+    _refuse(root, len(names), wrong)
+
+
+def _read(root: str, names: Sequence[str], pixels: np.ndarray, resized: bool) -> list[str]:
+    """Put pictures into ``pixels``; what is wrong with those that cannot be read."""
+    colour, (height, width) = pixels.ndim == 4, pixels.shape[-2:]
 
     def read(some: range) -> Iterator[str]:
-        """What is wrong with some pictures; the others are put into ``pixels``."""
         for number in some:
             try:
                 path = pictures.place(root, names[number])
@@ -204,17 +236,19 @@ def _pixels(root: str, names: Sequence[str], shape: tuple[int, ...], resized: bo
             parts = pool.map(
                 lambda start: list(read(range(start, min(start + AT_ONCE, len(names))))), starts
             )
-            wrong = [one for part in parts for one in part]
+            return [one for part in parts for one in part]
     finally:
         # Whoever interrupts need not wait for all the rest.
         pool.shutdown(cancel_futures=True)
+
+
+def _refuse(root: str, number: int, wrong: Sequence[str]) -> None:
     if wrong:
         raise UserError(
-            f"'{root}': {len(wrong):,} of {len(names):,} images cannot be read: {_some(wrong)}; "
+            f"'{root}': {len(wrong):,} of {number:,} images cannot be read: {_some(wrong)}; "
             "mend them or move them away",
             "data",
         )
-    return pixels
 
 
 def _plain(name: str) -> str:

@@ -14,43 +14,70 @@ from pyro_infocat.catalogue import Facts
 from pyro_infocat.data.archive import (
     WHITE,
     Archive,
+    array_blocks,
+    as_bytes,
     as_rows,
     by,
+    check_shape,
+    check_white,
     checked,
     grey_levels,
     layouts,
+    mapped,
     read_arrays,
 )
 from pyro_infocat.data.dataset import DataSet, Split, held_out
+from pyro_infocat.data.disk import FROM_DISK, OnDisk
 from pyro_infocat.data.reader import Examples, Reader
 from pyro_infocat.errors import UserError
 from pyro_infocat.kinds import COLOUR, IMAGES
+from pyro_infocat.runtime.memory import to_disk
 
 
 class Images(Reader):
     """An .npz with ``x_train`` and more, see :func:`pyro_infocat.data.archive.checked`, or an .npy.
 
     :param data: the file.
+    :param data_on: where the examples of an .npy lie; those of an .npz are read into memory.
     """
 
-    def __init__(self, data: str) -> None:
-        self.path = Path(data)
+    def __init__(self, data: str, data_on: str = "auto") -> None:
+        self.path, self.data_on = Path(data), data_on
 
     def read(self) -> DataSet:
-        return own(self.path)
+        return own(self.path, self.data_on)
 
     def again(self, facts: Facts) -> Examples:
         return examples(read_arrays(self.path), facts, f"'{self.path}'")
 
 
-def own(path: Path) -> DataSet:
+def own(path: Path, data_on: str = "auto") -> DataSet:
     """The data set in a file.
 
+    :param data_on: see :class:`Images`.
     :raises UserError: where it cannot be read or has too few examples.
     """
     what = f"'{path}'"
-    data = of_archive(checked(read_arrays(path), what), what)
-    return replace(data, said=f"{what} holds {described(data)}")
+    large = path.suffix.lower() == ".npy" and to_disk(data_on, _bytes(path))
+    archive = _on_disk(path, what) if large else checked(read_arrays(path), what)
+    data = of_archive(archive, what)
+    return replace(data, said=f"{what} holds {described(data)}{FROM_DISK if large else ''}")
+
+
+def _bytes(path: Path) -> int:
+    """What reading an .npy takes: the array, grey levels of one that is not bytes, and bytes."""
+    array = mapped(path)
+    return array.size * (array.itemsize + 1 + (0 if array.dtype == np.uint8 else 8))
+
+
+def _on_disk(path: Path, what: str) -> Archive:
+    """What :func:`pyro_infocat.data.archive.checked` makes of an .npy, without reading it whole."""
+    array = mapped(path)
+    check_shape(array.shape, what)
+    images = OnDisk.written(as_bytes(block, f"{what}: x_train") for block in array_blocks(path))
+    if array.dtype == np.uint8:
+        check_white(max(int(block.max()) for block in images.blocks()), f"{what}: x_train")
+    return Archive({"train": images}, {"train": np.zeros(len(images), np.int64)}, ())
 
 
 def described(data: DataSet) -> str:
@@ -78,7 +105,7 @@ def of_archive(archive: Archive, what: str, fitted: bool = False, whole: bool = 
     facts = Facts(preset, shape, WHITE + 1, classes, fitted=fitted)
     splits = {
         name: Split(
-            torch.from_numpy(pixels).flatten(1),
+            (pixels if isinstance(pixels, OnDisk) else torch.from_numpy(pixels)).flatten(1),
             torch.from_numpy(labels[name]),
             facts.levels,
             bool(classes),
@@ -93,6 +120,7 @@ def of_archive(archive: Archive, what: str, fitted: bool = False, whole: bool = 
     else:
         kept, held = map(torch.from_numpy, held_out(len(train)))
         train, test = train.part(kept), train.part(held)
+    test = test.loaded()
     if len(train) < 2:
         raise UserError(
             f"{what} has {len(train)} examples to train on; at least 2 are needed", "data"

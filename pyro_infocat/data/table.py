@@ -15,13 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from pyro_infocat.catalogue import KINDS, Column, Facts
-from pyro_infocat.data.archive import by, read_arrays
+from pyro_infocat.data.archive import by, mapped, read_arrays
 from pyro_infocat.data.dataset import DataSet, Split, held_out
+from pyro_infocat.data.disk import FROM_DISK, OnDisk, blocks_of
+from pyro_infocat.data.large_table import BYTES, ArrayTable, LargeTable, ParquetTable
 from pyro_infocat.data.reader import Examples, Reader
 from pyro_infocat.errors import UserError, reason
 from pyro_infocat.kinds import TABLE
+from pyro_infocat.runtime.memory import to_disk
 
 MOST_VALUES = 50
 """Values that a column of categories may have."""
@@ -73,15 +77,25 @@ class Table(Reader):
     :param data_label: the column that evaluation compares with.
     :param data_columns: the columns to use, each ``name`` or ``name:kind``; or ``-name`` for all
         but these.
+    :param data_on: where the rows of a .parquet or an .npy lie; others are read into memory.
     """
 
     def __init__(
-        self, data: str, data_label: str | None = None, data_columns: list[str] | None = None
+        self,
+        data: str,
+        data_label: str | None = None,
+        data_columns: list[str] | None = None,
+        data_on: str = "auto",
     ) -> None:
         self.path, self.label, self.columns = Path(data), data_label, data_columns
+        self.data_on = data_on
 
     def read(self) -> DataSet:
-        return data_set(read_rows(self.path), f"'{self.path}'", self.label, self.columns)
+        what, large = f"'{self.path}'", large_rows(self.path, self.data_on)
+        if large is None:
+            return data_set(read_rows(self.path), what, self.label, self.columns)
+        with _readable(self.path):
+            return data_set(large, what, self.label, self.columns)
 
     def again(self, facts: Facts) -> Examples:
         as_written = {column.name for column in facts.columns if column.values}
@@ -117,6 +131,24 @@ def read_rows(path: Path, as_written: Collection[str] = ()) -> Rows:
     return Rows(frame.rename(columns=str.strip))
 
 
+def large_rows(path: Path, data_on: str) -> Rows | None:
+    """The table in a file that is to be read from disk; None of one that memory has room for.
+
+    :param data_on: see :class:`Table`.
+    :raises UserError: as :func:`read_rows`.
+    """
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        _need_pyarrow(path)
+        with _readable(path):
+            table = ParquetTable(path)
+        large = to_disk(data_on, BYTES * len(table) * len(table.columns))
+        return Rows(table) if large else None
+    if ending == ".npy" and to_disk(data_on, BYTES * mapped(path).size):
+        return Rows(ArrayTable(path), usual="real")
+    return None
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn what readers of files raise into one line."""
@@ -134,14 +166,18 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _read_parquet(path: Path) -> Any:
+    _need_pyarrow(path)
+    with _readable(path):
+        return pd.read_parquet(path)
+
+
+def _need_pyarrow(path: Path) -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"cannot read '{path}' without pyarrow; pip install pyarrow, or give a .csv", "data"
         ) from error
-    with _readable(path):
-        return pd.read_parquet(path)
 
 
 def _checked_lines(path: Path, separator: str) -> str:
@@ -283,10 +319,14 @@ def data_set(
         raise UserError(
             f"{what} has no column whose values vary; there is nothing to learn", "data"
         )
-    x = torch.from_numpy(encoded(frame, columns, what))
+    x: Tensor | OnDisk
+    if isinstance(frame, LargeTable):
+        x = OnDisk.written(encoded(part, columns, what) for part in frame.frames())
+    else:
+        x = torch.from_numpy(encoded(frame, columns, what))
     facts = Facts(TABLE.preset, (x.shape[1],), 0, classes, columns)
-    labels = torch.from_numpy(codes)
-    splits = tuple(Split(x[part], labels[part], 0, bool(classes)) for part in (train, test))
+    every = Split(x, torch.from_numpy(codes), 0, bool(classes))
+    splits = [every.part(torch.from_numpy(part)) for part in (train, test)]
     said = _said(what, number, columns, constant, label, classes, x)
     for column in columns:
         if not column.values and _numbers_rows(_numbers(frame[column.name], column.name, what)):
@@ -294,7 +334,8 @@ def data_set(
                 f"; '{column.name}' only numbers the rows: leave it out by "
                 f"--data_columns '[-{column.name}]'"
             )
-    return DataSet(facts, splits[0], splits[1], said)
+    said += FROM_DISK if isinstance(x, OnDisk) else ""
+    return DataSet(facts, splits[0], splits[1].loaded(), said)
 
 
 def _numbers_rows(numbers: np.ndarray) -> bool:
@@ -310,7 +351,7 @@ def _said(
     constant: Sequence[str],
     label: str | None,
     classes: Sequence[str],
-    x: torch.Tensor,
+    x: Tensor | OnDisk,
 ) -> str:
     """What was taken for what, in one line."""
     counts = {kind: sum(column.kind == kind for column in columns) for kind in KINDS}
@@ -319,7 +360,7 @@ def _said(
     if classes:
         of = "" if label is None else f" '{label}'"
         said += f"; labels{of} of {len(classes)} classes, for evaluation alone"
-    missing = int(x.isnan().any(1).sum())
+    missing = sum(int(block.isnan().any(1).sum()) for block in blocks_of(x))
     if missing:
         said += f"; {missing} row{'s' * (missing > 1)} with missing values"
     if constant:
@@ -331,6 +372,8 @@ def _with_names(frame: Any, what: str) -> Any:
     """The frame with words for names, each once, and rows by number."""
     names = [str(name) for name in frame.columns]
     _check_names(names, what)
+    if isinstance(frame, LargeTable):
+        return frame
     return frame.set_axis(names, axis=1).reset_index(drop=True)
 
 
@@ -653,7 +696,8 @@ def encoded(frame: Any, columns: Sequence[Column], what: str) -> np.ndarray:
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
-                f"{what}: column '{column.name}' holds {series.iloc[row]} in row {row}; give "
+                f"{what}: column '{column.name}' holds {series.iloc[row]} in row "
+                f"{series.index[row]}; give "
                 f"{told}, or leave the value empty",
                 "data",
             )

@@ -101,7 +101,7 @@ def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
     check_names(extra, tested.data.facts)
     out.mkdir(parents=True, exist_ok=True)
     model, data, shape = tested.model, tested.data, tested.data.facts.shape
-    device = data.test.pixels.device
+    device = data.test.device
     with evaluating(device, model, tested.guide, seed=SEED), matplotlib.rc_context(STYLE):
         rows = Rows.of(tested.category, tested.guide.categories, data)
         figures: dict[str, Callable[[], Figure]] = {}

@@ -20,12 +20,16 @@ from pyro_infocat.evaluation.means import mean_of
 JUDGE_EXAMPLES = 600_000
 """Examples that the independent classifier sees before it stops, unless it stops by itself."""
 
+MOST_LEARNED = 60_000
+"""Examples that it is trained on, at most."""
+
 GENERATED = 20_000
 """Generated images that the independent classifier judges, of all categories together."""
 
 
 def judge(train: Split, seed: int) -> MLPClassifier:
     """A classifier of grey images, trained on the labels of the training split."""
+    train = train.some(MOST_LEARNED)
     passes = max(10, JUDGE_EXAMPLES // len(train))
     labels = train.labels.cpu().numpy()
     # It stops early by a stratified tenth of the examples, where every label has one to give.
@@ -62,10 +66,10 @@ def generation(model: CatVAE, data: DataSet, categories: np.ndarray, seed: int) 
     np.add.at(table, (categories, labels), 1)
     stands_for = np.where(table.sum(1) > 0, table.argmax(1), -1)
     # Equally many of each category; the error of the share depends on how many there are in all.
-    c = torch.arange(model.prior.categories, device=test.pixels.device)
+    c = torch.arange(model.prior.categories, device=test.device)
     c = c.repeat_interleave(math.ceil(GENERATED / model.prior.categories))
     right = 0
-    for part in c.split(max(1, chunk_numbers(test.pixels) // data.facts.features)):
+    for part in c.split(max(1, chunk_numbers(test.labels) // data.facts.features)):
         z = model.prior.component(part).sample()
         images = mean_of(model.decoder(z))
         images = images.clamp(0, 1) if data.facts.images else images

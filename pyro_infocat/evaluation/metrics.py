@@ -96,7 +96,7 @@ def evaluate(
     :raises UserError: where one of them fails, or its name is taken.
     """
     found: dict[str, Any] = {}
-    device = tested.data.test.pixels.device
+    device = tested.data.test.device
     with evaluating(device, tested.model, tested.guide, seed=tested.seed):
         for kind in METRICS:
             if tested.data.facts.classes or not kind.needs_labels:

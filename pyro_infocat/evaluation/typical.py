@@ -18,6 +18,9 @@ MOST_COLUMNS = 16
 FARTHEST = 2.0
 """Standard deviations that have the darkest colour; of shares a difference of 1 has it."""
 
+MOST_ROWS = 50_000
+"""Rows of the training split that are looked at: all, or as many by chance."""
+
 LONGEST = 14
 """Characters of a column's name or of a value."""
 
@@ -33,7 +36,7 @@ def typical(tested: Tested, shown: Sequence[int], labels: Sequence[str], title: 
     :param shown: the categories, a row of the figure each.
     :param labels: of these rows.
     """
-    train = tested.data.train
+    train = tested.data.train.some(MOST_ROWS)
     found = [tested.guide.category(x).logits.argmax(-1) for x in train.grey().split(CHUNK)]
     category = np.concatenate([part.cpu().numpy() for part in [*found, tested.category]])
     x = np.concatenate([s.grey().double().cpu().numpy() for s in (train, tested.data.test)])

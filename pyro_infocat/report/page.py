@@ -27,6 +27,7 @@ from pyro_infocat.runtime.randomness import evaluating
 from pyro_infocat.settings import CONFIG, ROLES, SEVERAL, Settings
 from pyro_infocat.storage.configuration import write_yaml
 from pyro_infocat.storage.files import replace
+from pyro_infocat.storage.folder import spread
 
 REPORT = "report.html"
 
@@ -164,7 +165,7 @@ class Listed:
 
 
 def _grey(split: Split, index: list[int]) -> Tensor:
-    return split.grey(torch.tensor(index, dtype=torch.int64, device=split.pixels.device))
+    return split.grey(torch.tensor(index, dtype=torch.int64, device=split.device))
 
 
 def _about(
@@ -257,9 +258,8 @@ def _commands(settings: Settings, out: Path, epochs: int) -> list[tuple[str, str
             ["pyro_infocat.export", folder, *trust],
         ),
     ]
-    spread = settings.anneal == "cosine" and "learning_rate" not in settings.schedules
     resume = ["pyro_infocat.run", "--out", folder, "--resume", "true"]
-    if not in_memory and not spread:
+    if not in_memory and not spread(settings):
         more = ["--epochs", str(2 * epochs)]
         found.append(("Train for as many epochs again", [*resume, *more, *trust]))
     if not in_memory:

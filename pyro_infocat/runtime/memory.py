@@ -2,6 +2,8 @@
 
 import math
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +14,39 @@ TRAINED = 4
 
 GIB = 2**30
 
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+"""What a container may take of its machine's memory, where it is bounded."""
+
+SHARE = 0.5
+"""Of memory, or of a GPU's free memory, that examples may take."""
+
 
 def most() -> float:
-    """Bytes of memory of this machine; infinity where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return math.inf
+    """Bytes of memory that this process may have; infinity where the system does not say."""
+    bounds = [math.inf]
+    with suppress(AttributeError, OSError, ValueError):
+        bounds.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):
+        bounds.append(int(CGROUP.read_text()))
+    return min(bounds)
+
+
+def to_disk(data_on: str, needed: int) -> bool:
+    """Whether examples are read from disk: as ``data_on`` says, or where memory has no room.
+
+    :param needed: bytes that reading them would take in memory.
+    """
+    return data_on == "disk" or (data_on == "auto" and needed > SHARE * most())
+
+
+def on_device(data_on: str, needed: int, device: torch.device) -> bool:
+    """Whether examples in memory go to the device: as ``data_on`` says, or where it has room.
+
+    :param needed: bytes of them.
+    """
+    if data_on == "auto" and device.type == "cuda":
+        return needed <= SHARE * torch.cuda.mem_get_info(device)[0]
+    return data_on in ("auto", "device")
 
 
 class Fitting(TorchDispatchMode):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -14,15 +14,18 @@ from pyro_infocat.errors import UserError
 from pyro_infocat.parts import conform, up_to_date
 from pyro_infocat.settings import (
     AFTERWARDS,
+    AUTO,
     CHECKPOINT,
     CONFIG,
     DECLARED,
     HISTORY,
     MACHINE,
     MADE_BY,
+    MAY_BE_AUTO,
     METRICS,
     ROLES,
     STARTS,
+    TYPES,
     Settings,
     from_dict,
 )
@@ -126,10 +129,9 @@ class RunFolder:
                     f"--out {self.path} --resume true, or choose another --out",
                     "resume",
                 )
-        spread = settings.anneal == "cosine" and "learning_rate" not in settings.schedules
-        if spread and before.epochs != settings.epochs:
+        if spread(settings) and before.epochs != settings.epochs:
             raise UserError(
-                f"the cosine learning rate of '{self.path}' was spread over {before.epochs}; "
+                f"what changes with the epochs of '{self.path}' was spread over {before.epochs}; "
                 "choose another --out",
                 "epochs",
                 settings.epochs,
@@ -174,7 +176,7 @@ class RunFolder:
                 f"({type(error).__name__}); give the --out of a run"
             ) from error
         try:
-            for name, kind in get_type_hints(Settings).items():
+            for name, kind in TYPES.items():
                 if name not in ROLES:
                     limits = DECLARED[name].metadata["limits"]
                     conform(getattr(found, name), kind, name, limits)
@@ -229,16 +231,35 @@ class RunFolder:
         replace(self.path / name, content)
 
 
+def spread(settings: Settings) -> bool:
+    """Whether something is spread over all epochs, so that more of them make another run."""
+    if settings.anneal == "cosine" and "learning_rate" not in settings.schedules:
+        return True
+    points = [point for line in settings.schedules.values() for point in line]
+    return any(isinstance(at, str) for at, _ in points)
+
+
+def going_on(folder: RunFolder, settings: Settings) -> Settings:
+    """Settings with what the run in a folder began with, where they are ``auto``.
+
+    It goes on so on whatever machine.
+    """
+    if not (folder.path / CONFIG).exists():
+        return settings
+    before = folder.settings()[0]
+    kept = {name: getattr(before, name) for name in MAY_BE_AUTO if getattr(settings, name) == AUTO}
+    return dataclasses.replace(settings, **kept)
+
+
 def differences(before: Settings, now: Settings) -> Iterator[tuple[str, Any, Any]]:
     """Each setting that differs, as flags name it, with both values; None where there is none.
 
-    A precision of ``auto`` stands for whichever a run began in.
+    What is ``auto`` in one of them stands for what the other has.
     """
-    if now.precision == "auto":
-        now = dataclasses.replace(now, precision=before.precision)
     first, second = flat(before.as_dict()), flat(now.as_dict())
     for key in first | second:
-        if first.get(key) != second.get(key):
+        values = first.get(key), second.get(key)
+        if values[0] != values[1] and not (AUTO in values and key in MAY_BE_AUTO):
             yield key, first.get(key), second.get(key)
 
 

@@ -20,6 +20,7 @@ from guides.guide import Guide
 from models import CatVAE
 from pyro_infocat.build import Parts, observation
 from pyro_infocat.data import DataSet, Split
+from pyro_infocat.data.dataset import MOST_HELD_OUT
 from pyro_infocat.errors import attributed
 from pyro_infocat.evaluation.likelihood import mean_terms
 from pyro_infocat.evaluation.part import History
@@ -31,6 +32,7 @@ from pyro_infocat.settings import CHECKPOINT, Settings
 from pyro_infocat.storage.checkpoint import check_kinds, check_optimizer
 from pyro_infocat.storage.folder import RunFolder
 from pyro_infocat.training.epoch_terms import EpochTerms
+from pyro_infocat.training.feed import Feed
 from pyro_infocat.training.monitor import CollapseMonitor
 from pyro_infocat.training.progress import Bar
 from pyro_infocat.training.schedules import Schedule
@@ -59,11 +61,11 @@ def train(
     model, guide, bound = parts.model, parts.guide, parts.bound
     observed = observation(settings, model.decoder.likelihood)
     fitted, rest = validation_split(data.train, settings)
-    held_out = None if rest is None else rest.fixed(observed)
+    held_out = None if rest is None else rest.some(MOST_HELD_OUT).fixed(observed)
     monitor = CollapseMonitor(model, guide, fitted, observed, settings.epochs)
     schedule = Schedule(settings, parts)
     module = bound(model, guide).train()
-    some = fitted.part(torch.arange(2, device=fitted.pixels.device))
+    some = fitted.part(torch.arange(2, device=fitted.device))
     unused = processes.world() > 1 and some_unused(settings, parts, module, some.fixed(observed))
     parallel = processes.wrap(module, unused)
     optimizer = adam(module.parameters(), settings.learning_rate)
@@ -76,9 +78,10 @@ def train(
     if processes.rank() > 0 and not restored_own(checkpoint, model.prior.logits.device):
         # The first process keeps the run's own random numbers; the others need different noise.
         torch.manual_seed(hash((torch.initial_seed(), processes.rank(), len(history))) % 2**32)
-    replayed = recordable(settings, fitted, bound.written_out(model, guide))
+    feed = Feed(fitted, settings.batch_size)
+    replayed = recordable(settings, fitted.device, bound.written_out(model, guide))
     constants = (lambda: schedule.constants(optimizer)) if replayed else None
-    step = Step(fitted, observed, parts, parallel, optimizer, constants)
+    step = Step(feed.split, observed, parts, parallel, optimizer, constants)
     last = until or settings.epochs
     steps = math.ceil(len(fitted) / settings.batch_size)
 
@@ -95,7 +98,7 @@ def train(
             schedule.set(epoch, optimizer)
 
             terms = EpochTerms(epoch)
-            for index in batches(processes.shared(fitted.shuffled()), settings.batch_size):
+            for index in feed(processes.shared(fitted.shuffled())):
                 try:
                     now = step(index)
                 except (RuntimeError, ValueError) as error:
@@ -154,17 +157,6 @@ def some_unused(settings: Settings, parts: Parts, module: nn.Module, x: Tensor) 
     return unused
 
 
-def batches(order: Tensor, size: int) -> list[Tensor]:
-    """Indices in parts of a size; what is left over is a part too, or joins the last one.
-
-    Batch normalisation needs two examples in each process.
-    """
-    parts = list(order.split(size))
-    if len(parts) > 1 and len(parts[-1]) < 2 * processes.world():
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
-
-
 def objective(row: Mapping[str, float], bound: InfoCatELBO) -> float:
     """What training makes larger: the weighted terms of an epoch, in nats per example."""
     # A site of the user's own is a KL that weighs 1 unless it is told otherwise.
@@ -198,12 +190,12 @@ def board_of(folder: RunFolder, epochs: int) -> Iterator[SummaryWriter | None]:
         threading.excepthook = usual
 
 
-def recordable(settings: Settings, split: Split, written_out: bool) -> bool:
+def recordable(settings: Settings, device: torch.device, written_out: bool) -> bool:
     """Whether steps are to be replayed as CUDA graphs.
 
     :param written_out: whether the bound does without Pyro's enumeration, which asks the host.
     """
-    return settings.graph and split.pixels.is_cuda and written_out and processes.world() == 1
+    return settings.graph and device.type == "cuda" and written_out and processes.world() == 1
 
 
 def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
@@ -278,7 +270,7 @@ def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | N
     if not held:
         return train, None
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))
-    order = order.to(train.pixels.device)
+    order = order.to(train.device)
     return train.part(order[held:]), train.part(order[:held])
 
 

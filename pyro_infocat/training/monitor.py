@@ -53,7 +53,7 @@ class CollapseMonitor:
     ) -> None:
         self.model, self.guide, self.epochs = model, guide, epochs
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))
-        self.x = split.part(order[:EXAMPLES].to(split.pixels.device)).fixed(observation)
+        self.x = split.part(order[:EXAMPLES].to(split.device)).fixed(observation)
         # Before training: a prior that learns p(c) would follow a category into its death.
         self.expected: list[float] = model.prior.category().probs.tolist()
         self.dead: set[int] = set()

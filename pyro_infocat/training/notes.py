@@ -62,7 +62,7 @@ def notes(settings: Settings, parts: Parts, facts: Facts) -> Iterator[str]:
     if any("labels" in term.needs for term in parts.bound.declared):
         named = [term.name for term in parts.bound.declared if "labels" in term.needs]
         yield f"--terms: {', '.join(named)} looks at the labels of the training split"
-    begins = weighed_from(settings.schedules, parts.bound.signs)
+    begins = weighed_from(settings.lines(), parts.bound.signs)
     idle_terms = [term for term, epoch in begins.items() if epoch >= settings.epochs]
     if idle_terms:
         yield (

@@ -37,8 +37,9 @@ class Schedule:
         self.weights = dict(parts.bound.weights)
         self.parts = parts.schedulable()
         self._check_declared()
+        self.lines = settings.lines()
         self.targets: dict[str, tuple[list[Any], str]] = {}
-        for name, points in settings.schedules.items():
+        for name, points in self.lines.items():
             if name == RATE:
                 _check_rate(points)
             elif name in self.bound.signs or name.startswith("kl_"):
@@ -50,9 +51,8 @@ class Schedule:
 
     def at(self, epoch: int) -> dict[str, float]:
         """Everything scheduled at an epoch, from 0, by name; the learning rate always is."""
-        points = self.settings.schedules
         return {RATE: rate(self.settings, epoch)} | {
-            name: interpolate(line, epoch) for name, line in points.items()
+            name: interpolate(line, epoch) for name, line in self.lines.items()
         }
 
     def weights_at(self, epoch: int) -> dict[str, float]:
@@ -62,11 +62,12 @@ class Schedule:
 
     def ever_weighted(self) -> list[Term]:
         """The terms beside the ELBO's that have a weight in some epoch."""
-        points = self.settings.schedules
         return [
             term
             for term in self.bound.declared
-            if any(value > 0 for _, value in points.get(term.name, [[0, self.weights[term.name]]]))
+            if any(
+                value > 0 for _, value in self.lines.get(term.name, [[0, self.weights[term.name]]])
+            )
         ]
 
     def set(self, epoch: int, optimizer: torch.optim.Optimizer) -> None:
@@ -125,7 +126,7 @@ class Schedule:
 
     def _check_values(self, name: str, instances: list[Any], attribute: str) -> None:
         """Refuse values that the part refuses: it is tried with each, and put back."""
-        points = self.settings.schedules[name]
+        points = self.lines[name]
         values = [value for _, value in points]
         values += [interpolate(points, epoch) for epoch in range(self.settings.epochs)]
         part, before = instances[0], getattr(instances[0], attribute)
@@ -144,7 +145,7 @@ class Schedule:
         if not self.bound.written_out(model, guide):
             return
         # From their last point on schedules are flat.
-        points = [point for line in self.settings.schedules.values() for point in line]
+        points = [point for line in self.lines.values() for point in line]
         last = max((math.ceil(epoch) for epoch, _ in points), default=0)
         for epoch in range(min(self.settings.epochs, max(0, last) + 1)):
             if not any(self.weights_at(epoch).values()):

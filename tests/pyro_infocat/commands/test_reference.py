@@ -46,7 +46,11 @@ def test_every_setting_with_what_it_takes_and_its_default() -> None:
             assert usual == f"`{declared.default}`"
         elif isinstance(declared.default, Part):
             assert usual == f"`{declared.default.class_path}`"
-    epochs = ["`N`, at least 1, at most 1,000,000", "`100`", "passes over the training split"]
+    epochs = [
+        r"`N\|auto`, at least 1, at most 1,000,000",
+        "`100`",
+        "passes over the training split; auto: by the number of examples",
+    ]
     assert found["epochs"] == epochs
     assert found["observe"][0] == r"`auto\|binary\|grey`"
 

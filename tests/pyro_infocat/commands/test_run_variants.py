@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_infocat.run import main
-from pyro_infocat.training.loop import batches
+from pyro_infocat.training.feed import batches
 from tests.brief import SMALL
 from tests.runs import METRIC_KEYS, history, metrics
 from tests.tiny import write_tiny_mnist

@@ -18,12 +18,8 @@ from pyro_infocat.objective.terms import InformationBound
 from pyro_infocat.settings import HISTORY
 from pyro_infocat.storage.folder import RunFolder, flat
 from pyro_infocat.training import loop
-from pyro_infocat.training.loop import (
-    adam,
-    batches,
-    recordable,
-    train,
-)
+from pyro_infocat.training.feed import batches
+from pyro_infocat.training.loop import adam, recordable, train
 from tests.pyro_infocat.training.pieces import fit, make_parts, settings, timeless
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -193,14 +189,11 @@ def test_of_two_processes_each_needs_two(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_when_a_step_is_recorded(change: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one GPU, by one process, where no program asks the host, unless it is switched off."""
 
-    class Pixels:
-        is_cuda = change != "device"
-
     if change == "processes":
         monkeypatch.setenv("WORLD_SIZE", "2")
-    split = replace(digits().train, pixels=Pixels())  # type: ignore[arg-type]
+    device = torch.device("cpu" if change == "device" else "cuda")
     chosen = settings(graph=change != "graph")
-    assert recordable(chosen, split, change != "written_out") is (change is None)
+    assert recordable(chosen, device, change != "written_out") is (change is None)
 
 
 @pytest.mark.parametrize("compile_", [True, False])

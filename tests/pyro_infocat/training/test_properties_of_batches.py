@@ -16,7 +16,8 @@ from pyro_infocat.data import Split
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.randomness import evaluating
 from pyro_infocat.settings import Settings
-from pyro_infocat.training.loop import batches, validation_split, waited
+from pyro_infocat.training.feed import batches
+from pyro_infocat.training.loop import validation_split, waited
 
 CPU = torch.device("cpu")
 SIZES = st.integers(1, 200)

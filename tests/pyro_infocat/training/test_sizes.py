@@ -1,0 +1,160 @@
+"""Batch size and epochs by the number of examples, and schedules by shares of the run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pyro_infocat import UserError
+from pyro_infocat.run import main
+from pyro_infocat.settings import CONFIG, MAY_BE_AUTO, Settings, from_dict
+from pyro_infocat.storage.folder import RunFolder, differences, spread
+from pyro_infocat.training import sizes
+from pyro_infocat.training.sizes import batch_size, epochs, sized
+from tests.brief import SMALL
+from tests.runs import history, parse, same_run
+
+NUMBERS = [2, 30, 100, 150, 1_000, 1_797, 7_291, 60_000, 1_000_000]
+
+
+@pytest.mark.parametrize("examples", NUMBERS)
+def test_the_rule_stays_within_its_bounds(examples: int) -> None:
+    batch = batch_size(examples)
+    number = epochs(examples, batch)
+    assert sizes.LEAST_BATCH <= batch <= sizes.MOST_BATCH
+    assert sizes.LEAST_EPOCHS <= number <= sizes.MOST_EPOCHS
+    steps = number * examples / batch
+    # Between the bounds a run has the same number of steps, but for rounding to epochs.
+    if sizes.LEAST_EPOCHS < number < sizes.MOST_EPOCHS:
+        assert abs(steps - sizes.STEPS) <= examples / batch
+
+
+def test_more_examples_have_no_smaller_batches_and_no_more_epochs() -> None:
+    batches = [batch_size(examples) for examples in NUMBERS]
+    numbers = [epochs(examples, batch_size(examples)) for examples in NUMBERS]
+    assert batches == sorted(batches)
+    assert numbers == sorted(numbers, reverse=True)
+
+
+def test_what_was_given_stays() -> None:
+    settings = Settings()
+    assert sized(settings, 1000) == (settings, [])
+    given = parse(["--batch_size", "7", "--epochs", "auto"])[0]
+    found, (line,) = sized(given, 1000)
+    assert (found.batch_size, found.epochs) == (7, epochs(1000, 7))
+    assert line == f"--epochs {found.epochs}: auto, for 1,000 training examples"
+
+
+SCHEDULED = replace(
+    Settings(), epochs=41, schedules={"kl_z": [["0%", 0.0], ["50%", 1.0]], "kl_c": [[3, 2.0]]}
+)
+
+
+def test_shares_of_the_run_are_epochs_up_to_the_last() -> None:
+    assert SCHEDULED.lines() == {"kl_z": [[0.0, 0.0], [20.0, 1.0]], "kl_c": [[3, 2.0]]}
+    whole = replace(SCHEDULED, schedules={"kl_z": [["12.5%", 0], ["100%", 1]]})
+    assert whole.lines() == {"kl_z": [[5.0, 0.0], [40.0, 1.0]]}
+    assert replace(whole, epochs=1).lines() == {"kl_z": [[0.0, 0.0], [0.0, 1.0]]}
+
+
+def test_what_is_spread_over_the_epochs() -> None:
+    assert spread(SCHEDULED)
+    assert not spread(replace(SCHEDULED, schedules={"kl_z": [[0, 0], [5, 1]]}))
+    assert spread(replace(Settings(), anneal="cosine"))
+    steady = replace(Settings(), anneal="cosine", schedules={"learning_rate": [[0, 1e-3]]})
+    assert not spread(steady)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        "[[0%, 0], [10, 1]]",
+        "[[0%, 0], [101%, 1]]",
+        "[[-1%, 0]]",
+        "[[half, 0]]",
+        "[['%', 0]]",
+        "[[1e1%, 0]]",
+    ],
+)
+def test_other_places_are_refused(points: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--schedules", f"{{kl_z: {points}}}", "--out", "out"]) == 2
+    assert "or shares of the run from 0% to 100%, as in [[0%, 0], [50%, 1]]" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ("[[50%, 0], [10%, 1]]", "its epochs must rise"),
+        ("[[5%, 0], [5.0%, 1]]", "its epochs must rise"),
+        ("[[5%, 10%]]", "give [epoch, weight] pairs"),
+    ],
+)
+def test_shares_rise_and_weights_are_numbers(
+    points: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--schedules", f"{{kl_z: {points}}}", "--out", "out"]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("0", "0: must be at least 1"),
+        ("many", "expected a whole number or one of 'auto', not 'many'"),
+        ("1.5", "expected a whole number or one of 'auto', not '1.5'"),
+    ],
+)
+def test_other_words_are_refused(
+    name: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"--{name}", value, "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert f"--{name}" in error
+    assert said in error
+
+
+def test_auto_in_one_of_two_settings_is_no_difference() -> None:
+    number = replace(Settings(), epochs=7, batch_size=9, precision="bfloat16")
+    auto = from_dict(number.as_dict() | dict.fromkeys(MAY_BE_AUTO, "auto"))[0]
+    assert list(differences(number, auto)) == list(differences(auto, number)) == []
+    assert [key for key, *_ in differences(number, replace(auto, seed=1))] == ["seed"]
+    # Elsewhere the word is a value as any other.
+    assert list(differences(replace(number, device="cpu"), number)) == [("device", "cpu", "auto")]
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_run_keeps_the_numbers_that_it_began_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sizes, "LEAST_EPOCHS", 2)
+    monkeypatch.setattr(sizes, "STEPS", 1)
+    auto = [*SMALL, "--epochs", "auto", "--batch_size", "auto"]
+    shares = ["--schedules", "{kl_z: [[0%, 0], [100%, 1]]}"]
+    assert main([*auto, *shares, "--out", "auto"]) == 0
+    assert "--batch_size 64 --epochs 2: auto, for 1,297 training examples" in (
+        capsys.readouterr().out
+    )
+    told = yaml.safe_load(Path("auto", CONFIG).read_text())
+    assert (told["epochs"], told["batch_size"]) == (2, 64)
+    numbers = [*SMALL, "--epochs", "2", "--batch_size", "64"]
+    assert main([*numbers, "--schedules", "{kl_z: [[0, 0], [1, 1]]}", "--out", "told"]) == 0
+    assert same_run("auto", "told")
+    assert [row["kl_z"] != 0 for row in history("auto")] == [True, True]
+
+    # Another rule, or another machine's, does not change a run that goes on.
+    monkeypatch.setattr(sizes, "LEAST_EPOCHS", 3)
+    assert main([*auto, *shares, "--out", "auto", "--resume", "true"]) == 0
+    assert RunFolder(Path("auto")).settings()[0].epochs == 2
+    capsys.readouterr()
+    more = [*auto, *shares, "--epochs", "3", "--out", "auto", "--resume", "true"]
+    assert main(more) == 2
+    assert "what changes with the epochs of 'auto' was spread over 2" in capsys.readouterr().err
+
+
+def test_a_part_of_no_class_is_no_word_for_a_number() -> None:
+    with pytest.raises(UserError, match="epochs"):
+        parse(["--epochs", "[auto]"])
