@@ -34,6 +34,8 @@ class Likelihood(Recorded, nn.Module, ABC):
     """How many raw numbers describe a feature."""
     binary: bool = False
     """Whether x is 0 or 1; else it is a grey level in [0, 1]."""
+    of_columns: bool = False
+    """Whether it is made for what the columns of a table hold."""
     schedulable: tuple[str, ...] = ()
     """Names of float attributes that a schedule may set between epochs."""
 

@@ -234,6 +234,7 @@ class Mixed(Likelihood):
     :raises ValueError: for data without columns, or a scale outside of (e^-5, e^5).
     """
 
+    of_columns = True
     count_mean: Tensor
     count_scale: Tensor
 

@@ -40,7 +40,7 @@ class Facts:
 
     :ivar preset: the preset in runs/ that it is trained with where no --config is given.
     :ivar shape: (height, width) of a grey image, (3, height, width) of one in colour; (X,) of a
-        row of a table.
+        row of a table, or another shape of X features that its parts understand.
     :ivar levels: number of levels of a pixel; 0 of what is no image.
     :ivar classes: a name for each label; none for data without labels.
     :ivar columns: of a table.
@@ -102,7 +102,7 @@ def _are_words(held: Any) -> bool:
 
 def _are_of_a_table(columns: tuple[Column, ...], facts: Facts) -> bool:
     return (
-        facts.shape == (sum(one.width for one in columns),)
+        facts.features == sum(one.width for one in columns)
         and facts.levels == 0
         and len({one.name for one in columns}) == len(columns)
     )

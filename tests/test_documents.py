@@ -48,6 +48,7 @@ def test_every_command_and_piece_of_code_runs(
 ) -> None:
     """In the order of the page, in a folder of a reader of that page alone."""
     write_tiny_mnist(tmp_path / "data")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     # Most of a brief run is the classifier of generated images, and the figures of every run.

@@ -750,15 +750,18 @@ def decoded(x: np.ndarray, columns: Sequence[Column]) -> Any:
 def examples(table: Any, facts: Facts, what: str) -> Examples:
     """The rows of a table for a run of these facts, in their order.
 
-    :param table: a DataFrame, whose columns are found by name, or an array (N, X) in the table's
-        own units, whose columns may also stand in the run's order.
+    :param table: a DataFrame, whose columns are found by name, or an array (N, X) or of the run's
+        shape in the table's own units, whose columns may also stand in the run's order.
     :param what: where it is from, for the error.
     :raises UserError: where it does not fit the run's.
     """
     if not facts.columns:
         raise UserError(f"{what} is a table, and the run was trained on other data", "data")
     if not isinstance(table, pd.DataFrame):
-        table = of_arrays({"x_train": np.asarray(table)}, what).frame
+        array = np.asarray(table)
+        if array.shape[1:] == facts.shape:
+            array = array.reshape(len(array), -1)
+        table = of_arrays({"x_train": array}, what).frame
     index = table.index
     names = [str(n) for n in (range(len(index)) if isinstance(index, pd.RangeIndex) else index)]
     frame = _with_names(table, what)

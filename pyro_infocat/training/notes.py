@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from guides.relaxed import Relaxed
 from models import CatVAE
-from models.tables import Mixed
 from pyro_infocat.build import Parts
 from pyro_infocat.catalogue import Facts
 from pyro_infocat.evaluation.likelihood import knows_its_density
@@ -40,7 +39,7 @@ def notes(settings: Settings, parts: Parts, facts: Facts) -> Iterator[str]:
     size = settings.data_size
     if size != Settings.data_size and settings.reader is None and not facts.fitted:
         yield f"--data_size {size}: does not apply, since the data are no folder of pictures"
-    if facts.columns and not isinstance(parts.model.decoder.likelihood, Mixed):
+    if facts.columns and not parts.model.decoder.likelihood.of_columns:
         yield (
             f"--likelihood {settings.likelihood.class_path}: whether it fits the columns of a "
             "table is for you to know; models.tables.Mixed does"
