@@ -760,7 +760,7 @@ def examples(table: Any, facts: Facts, what: str) -> Examples:
     if not isinstance(table, pd.DataFrame):
         array = np.asarray(table)
         if array.shape[1:] == facts.shape:
-            array = array.reshape(len(array), -1)
+            array = array.reshape(len(array), facts.features)
         table = of_arrays({"x_train": array}, what).frame
     index = table.index
     names = [str(n) for n in (range(len(index)) if isinstance(index, pd.RangeIndex) else index)]

@@ -40,12 +40,13 @@ class InfoCatELBO(TraceEnum_ELBO):
     equation 5), on as many generated examples as the batch holds. ``information_weight=0`` is
     CatVAE. Like every Pyro loss this one is a sum over the batch, in nats.
 
-    Three more terms look at the information between c and the real examples (Krause et al. 2010;
-    Hu et al. 2017), each without weight unless it is given one:
+    Four more terms look at real examples, the first three at the information between c and these
+    (Krause et al. 2010; Hu et al. 2017), each without weight unless it is given one:
 
         marginal_entropy      H(mean_x q(c|x)), at most log K: no category may be empty
         conditional_entropy   mean_x H(q(c|x)); marginal less conditional is I(c; x) under q
         consistency           KL(q(c|x) || q(c|view of x)), the first held constant
+        nearness              -log q(c = cluster of x | x), where ``clusters`` says which that is
 
     All but the terms of the ELBO are classes of :mod:`pyro_infocat.objective.terms`; ``extra``
     takes more of them.
@@ -56,11 +57,13 @@ class InfoCatELBO(TraceEnum_ELBO):
     Model and guide may be any Pyro programs; their nn.Modules are trained by SVI whether or not
     the programs register them. With an information weight the model needs ``generate`` and
     ``prior`` as :class:`models.CatVAE` has them, and the guide ``critic``; with a weight of the
-    three terms on real examples the guide needs ``category``. A latent site ``w`` of the user's own
+    four terms on real examples the guide needs ``category``. A latent site ``w`` of the user's own
     has a term ``kl_w`` of weight 1 unless ``weights`` says otherwise.
 
     :ivar terms: the named terms of the last evaluation, detached, sums over the batch.
     :ivar weights: the weight of each term in the loss; change one to anneal it.
+    :ivar clusters: of x (B, X), as :class:`Batch` has them (B, K), for ``nearness``: there is none
+        without it.
     :ivar signs: 1 for each term that the objective grows with, -1 for the others.
     :param information_weight: gamma, the weight of the information bound for each example.
     :param weights: weights of other terms, in place of 1 for the terms of the ELBO, 0 for the
@@ -116,6 +119,7 @@ class InfoCatELBO(TraceEnum_ELBO):
             raise ValueError(f"decoded must not be negative, not {decoded}")
         self.direct, self.decoded = direct, decoded
         self.terms: Terms = {}
+        self.clusters: Callable[[Tensor], Tensor] | None = None
         self._probed: tuple[Any, Any, set[str]] = (None, None, set())
 
     def weighted(self, weights: Mapping[str, float] | None = None) -> list[Term]:
@@ -185,7 +189,8 @@ class InfoCatELBO(TraceEnum_ELBO):
             else:
                 terms |= self._traced(model, guide, *arguments, **named)
             self._check_sites(terms)
-        wanted = [term for term in self.weighted() if "view" not in term.needs or view is not None]
+        missing = {name for name, it in (("view", view), ("clusters", self.clusters)) if it is None}
+        wanted = [term for term in self.weighted() if not term.needs & missing]
         if wanted:
             terms |= self.beside(model, guide, arguments[0], wanted, category, view, labels)
         return terms
@@ -208,6 +213,7 @@ class InfoCatELBO(TraceEnum_ELBO):
             "category": lambda: category,
             "view": lambda: view,
             "labels": lambda: labels,
+            "clusters": lambda: None if self.clusters is None else self.clusters(x),
             "generated": lambda: generate(model, guide, x.shape[0]),
         }
         batch = Batch(model, guide, x, **made)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.recorded import Recorded
 
-NEEDS = frozenset({"category", "view", "generated", "labels"})
+NEEDS = frozenset({"category", "view", "generated", "labels", "clusters"})
 """What a term may need beside x, the model and the guide: see :class:`Batch`."""
 
 
@@ -29,6 +29,8 @@ class Batch:
     :ivar view: another look at the same examples (B, X); None where the caller gave none.
     :ivar generated: c (B,), z (B, D) and x (B, X) from the model, with gradients.
     :ivar labels: of the examples (B,), int64; None where there are none.
+    :ivar clusters: that training begins near (B, K): how much an example counts in the place of
+        its cluster, 0 elsewhere.
     """
 
     def __init__(self, model: Any, guide: Any, x: Tensor, **made: Callable[[], Any]) -> None:
@@ -131,7 +133,26 @@ class Consistency(Term):
         return (fixed.exp() * (fixed - other)).sum()
 
 
-TERMS: tuple[type[Term], ...] = (InformationBound, MarginalEntropy, ConditionalEntropy, Consistency)
+class Nearness(Term):
+    """Cross-entropy from clusters that were found before training to q(c|x): begin near these.
+
+    This is -log q(c = cluster of x | x), times what the example counts.
+    """
+
+    name, sign, needs, weight = "nearness", -1, frozenset({"category", "clusters"}), 0.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        log_q = log_probabilities(batch.category)
+        return -(batch.clusters * log_q).sum()
+
+
+TERMS: tuple[type[Term], ...] = (
+    InformationBound,
+    MarginalEntropy,
+    ConditionalEntropy,
+    Consistency,
+    Nearness,
+)
 """The terms that every objective has beside the ELBO, in the order in which they are evaluated."""
 
 

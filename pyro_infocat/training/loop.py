@@ -64,6 +64,16 @@ def train(
     held_out = None if rest is None else rest.some(MOST_HELD_OUT).fixed(observed)
     monitor = CollapseMonitor(model, guide, fitted, observed, settings.epochs)
     schedule = Schedule(settings, parts)
+    if any("clusters" in term.needs for term in schedule.ever_weighted()):
+        # scikit-learn is imported for those who look for clusters alone.
+        from pyro_infocat.training.clusters import find
+
+        bound.clusters = find(fitted, data.facts.columns, model.prior.categories, settings.seed)
+        if bound.clusters is None and processes.rank() == 0:
+            print(
+                f"nearness has no weight: fewer than {model.prior.categories} examples differ, so "
+                "there are no clusters to begin near"
+            )
     module = bound(model, guide).train()
     some = fitted.part(torch.arange(2, device=fitted.device))
     unused = processes.world() > 1 and some_unused(settings, parts, module, some.fixed(observed))
@@ -210,13 +220,12 @@ def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
 def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> dict[str, float]:
     """The terms that training left out for want of weight, on x (B, X), in nats per example.
 
-    Those that need a view or labels, which the last batch no longer has, stay out. So does what is
-    not finite, which no history holds.
+    Those that need a view or labels, which the last batch no longer has, stay out, as do those of
+    clusters where none were looked for. So does what is not finite, which no history holds.
     """
+    gone = {"view", "labels"} | (set() if bound.clusters else {"clusters"})
     beside = [
-        term
-        for term in bound.declared
-        if term.name not in bound.terms and not term.needs & {"view", "labels"}
+        term for term in bound.declared if term.name not in bound.terms and not term.needs & gone
     ]
     terms: dict[str, Tensor] = {}
     # What is only measured must not move the batch normalisation's statistics.

@@ -1,5 +1,6 @@
 """How long to train, and by how many examples at a time, where ``auto`` leaves it to the data."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -8,24 +9,21 @@ from pyro_infocat.settings import AUTO, Settings
 LEAST_BATCH, MOST_BATCH = 32, 256
 """Examples in a step."""
 
-BATCHES = 20
+BATCHES = 10
 """Steps in an epoch of few examples: they get smaller batches."""
 
-STEPS = 6_000
-"""Steps of a run."""
-
-LEAST_EPOCHS, MOST_EPOCHS = 20, 100
-"""Every example is seen so often, and need not be seen more often."""
+LEAST_EPOCHS = 10
+"""How often every example is seen, where there are many."""
 
 
 def batch_size(examples: int) -> int:
-    """B for a training split of N examples: N / 20, from 32 to 256."""
+    """B for a training split of N examples: N / 10, from 32 to 256."""
     return min(max(examples // BATCHES, LEAST_BATCH), MOST_BATCH)
 
 
-def epochs(examples: int, batch: int) -> int:
-    """Passes over N examples in batches of B: as many as 6,000 steps take, from 20 to 100."""
-    return min(max(round(STEPS * batch / examples), LEAST_EPOCHS), MOST_EPOCHS)
+def epochs(examples: int, batch: int, steps: int) -> int:
+    """Passes over N examples in batches of B that make so many steps, and at least 10."""
+    return max(LEAST_EPOCHS, math.ceil(steps / math.ceil(examples / batch)))
 
 
 def sized(settings: Settings, examples: int) -> tuple[Settings, list[str]]:
@@ -38,7 +36,8 @@ def sized(settings: Settings, examples: int) -> tuple[Settings, list[str]]:
     if str(settings.batch_size) == AUTO:
         chosen["batch_size"] = batch_size(examples)
     if str(settings.epochs) == AUTO:
-        chosen["epochs"] = epochs(examples, chosen.get("batch_size", settings.batch_size))
+        batch = chosen.get("batch_size", settings.batch_size)
+        chosen["epochs"] = epochs(examples, batch, settings.steps)
     if not chosen:
         return settings, []
     said = " ".join(f"--{name} {value}" for name, value in chosen.items())

@@ -91,7 +91,9 @@ def test_what_a_term_does_not_declare_it_does_not_get(thing: str, beside: bool) 
 
 
 def test_what_no_batch_has() -> None:
-    with expect(AttributeError, "a batch has no 'z'; it has category, generated, labels, view"):
+    with expect(
+        AttributeError, "a batch has no 'z'; it has category, clusters, generated, labels, view"
+    ):
         evaluate(make_term(look("z")))
 
 
@@ -265,15 +267,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another sign": ({"sign": 2}, "its sign must be 1 or -1"),
     "unknown need": (
         {"needs": frozenset({"images"})},
-        "its needs must be a set of category, generated, labels, view",
+        "its needs must be a set of category, clusters, generated, labels, view",
     ),
     "one need as a word": (
         {"needs": "labels"},
-        "its needs must be a set of category, generated, labels, view",
+        "its needs must be a set of category, clusters, generated, labels, view",
     ),
     "needs as a list": (
         {"needs": ["labels"]},
-        "its needs must be a set of category, generated, labels, view",
+        "its needs must be a set of category, clusters, generated, labels, view",
     ),
 }
 
@@ -285,7 +287,7 @@ def test_declarations_that_cannot_be_used(declared: dict[str, Any], message: str
 
 
 TAKEN = ["reconstruction", "information_bound", "marginal_entropy", "conditional_entropy"]
-TAKEN += ["consistency", "elbo", "objective", "epoch", "seconds", "validation_elbo"]
+TAKEN += ["consistency", "nearness", "elbo", "objective", "epoch", "seconds", "validation_elbo"]
 
 
 @pytest.mark.parametrize("name", TAKEN)
@@ -304,7 +306,7 @@ def test_one_name_twice() -> None:
 def test_an_unknown_weight_is_told_of_all_terms(names: Iterable[str]) -> None:
     terms = [make_term(look(), name=name) for name in names]
     there = ["reconstruction", "kl_z", "kl_c", "information_bound", "marginal_entropy"]
-    there += ["conditional_entropy", "consistency", *names]
+    there += ["conditional_entropy", "consistency", "nearness", *names]
     with expect(ValueError, f"no term 'their' to weigh; there are {', '.join(there)}"):
         InfoCatELBO(extra=terms, weights={"their": 1.0})
 

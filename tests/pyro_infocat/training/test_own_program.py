@@ -64,5 +64,5 @@ def test_a_weight_of_a_site_that_is_not_there_is_told_before_training(
 ) -> None:
     value = {"weights": {"kl_v": 0.5}, "schedules": {"kl_v": [[0, 0.5]]}}[setting]
     chosen = own(**{setting: value}) if program == "own" else settings(**{setting: value})
-    there = f"{BUILT_IN}, consistency{', kl_w' if program == 'own' else ''}"
+    there = f"{BUILT_IN}, consistency, nearness{', kl_w' if program == 'own' else ''}"
     assert refuse(chosen) == f"--{setting}: no term 'kl_v' to weigh; there are {there}"

@@ -203,7 +203,7 @@ def test_a_name_of_nothing() -> None:
     there = "reconstruction, kl_z, kl_c, information_bound, marginal_entropy, conditional_entropy"
     assert refuse(chosen) == (
         f"--schedules: nothing is called 'guide.temperature'; there are {there}, consistency, "
-        "learning_rate, amount, moves; guides.relaxed.Gumbel has temperature"
+        "nearness, learning_rate, amount, moves; guides.relaxed.Gumbel has temperature"
     )
     for name in ("speed", "guide.moves"):
         # No guide has moves.

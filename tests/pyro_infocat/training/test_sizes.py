@@ -1,5 +1,6 @@
 """Batch size and epochs by the number of examples, and schedules by shares of the run."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,20 +20,25 @@ NUMBERS = [2, 30, 100, 150, 1_000, 1_797, 7_291, 60_000, 1_000_000]
 
 
 @pytest.mark.parametrize("examples", NUMBERS)
-def test_the_rule_stays_within_its_bounds(examples: int) -> None:
+@pytest.mark.parametrize("steps", [1, 500, 9000])
+def test_a_run_has_as_many_steps_as_were_asked_for(examples: int, steps: int) -> None:
     batch = batch_size(examples)
-    number = epochs(examples, batch)
     assert sizes.LEAST_BATCH <= batch <= sizes.MOST_BATCH
-    assert sizes.LEAST_EPOCHS <= number <= sizes.MOST_EPOCHS
-    steps = number * examples / batch
-    # Between the bounds a run has the same number of steps, but for rounding to epochs.
-    if sizes.LEAST_EPOCHS < number < sizes.MOST_EPOCHS:
-        assert abs(steps - sizes.STEPS) <= examples / batch
+    number, of_an_epoch = epochs(examples, batch, steps), math.ceil(examples / batch)
+    # One epoch fewer would be too few, of steps or of epochs.
+    assert number >= sizes.LEAST_EPOCHS
+    assert number * of_an_epoch >= steps
+    assert number == sizes.LEAST_EPOCHS or (number - 1) * of_an_epoch < steps
+
+
+def test_the_rule_of_the_documents() -> None:
+    assert [batch_size(n) for n in (100, 500, 1797, 60_000)] == [32, 50, 179, 256]
+    assert [epochs(n, batch_size(n), 500) for n in (120, 1437, 40_000, 10**6)] == [125, 46, 10, 10]
 
 
 def test_more_examples_have_no_smaller_batches_and_no_more_epochs() -> None:
     batches = [batch_size(examples) for examples in NUMBERS]
-    numbers = [epochs(examples, batch_size(examples)) for examples in NUMBERS]
+    numbers = [epochs(examples, batch_size(examples), 500) for examples in NUMBERS]
     assert batches == sorted(batches)
     assert numbers == sorted(numbers, reverse=True)
 
@@ -42,7 +48,7 @@ def test_what_was_given_stays() -> None:
     assert sized(settings, 1000) == (settings, [])
     given = parse(["--batch_size", "7", "--epochs", "auto"])[0]
     found, (line,) = sized(given, 1000)
-    assert (found.batch_size, found.epochs) == (7, epochs(1000, 7))
+    assert (found.batch_size, found.epochs) == (7, epochs(1000, 7, 5000))
     assert line == f"--epochs {found.epochs}: auto, for 1,000 training examples"
 
 
@@ -131,16 +137,15 @@ def test_a_run_keeps_the_numbers_that_it_began_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sizes, "LEAST_EPOCHS", 2)
-    monkeypatch.setattr(sizes, "STEPS", 1)
-    auto = [*SMALL, "--epochs", "auto", "--batch_size", "auto"]
+    auto = [*SMALL, "--epochs", "auto", "--steps", "1", "--batch_size", "auto"]
     shares = ["--schedules", "{kl_z: [[0%, 0], [100%, 1]]}"]
     assert main([*auto, *shares, "--out", "auto"]) == 0
-    assert "--batch_size 64 --epochs 2: auto, for 1,297 training examples" in (
+    assert "--batch_size 129 --epochs 2: auto, for 1,297 training examples" in (
         capsys.readouterr().out
     )
     told = yaml.safe_load(Path("auto", CONFIG).read_text())
-    assert (told["epochs"], told["batch_size"]) == (2, 64)
-    numbers = [*SMALL, "--epochs", "2", "--batch_size", "64"]
+    assert (told["epochs"], told["batch_size"]) == (2, 129)
+    numbers = [*SMALL, "--epochs", "2", "--batch_size", "129", "--steps", "1"]
     assert main([*numbers, "--schedules", "{kl_z: [[0, 0], [1, 1]]}", "--out", "told"]) == 0
     assert same_run("auto", "told")
     assert [row["kl_z"] != 0 for row in history("auto")] == [True, True]
