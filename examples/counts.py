@@ -29,8 +29,8 @@ from pyro_infocat.data.table import LARGEST_COUNT, Rows, data_set, examples, rea
 class Counts(Reader):
     """Counts (N, X) in a file; each feature is a column of the kind ``count``.
 
-    :param data: a .csv, .tsv or .parquet that names its columns; an .npy; an .npz as of a table,
-        maybe with ``names`` of the features; or an .h5ad, of which ``X`` is read.
+    :param data: a .csv, .tsv or .parquet that names its columns; an .npy; an .npz as of a table;
+        or an .h5ad, of which ``X`` is read.
     :param data_label: the column of labels, of an .h5ad in ``obs``.
     :param n_features: keep so many, those of which log(1 + count), rows brought to one total,
         varies most in the training split; 0 keeps all that vary.
@@ -43,32 +43,32 @@ class Counts(Reader):
 
     def read(self) -> DataSet:
         rows = self._rows()
-        labels = [self.label] if self.label in rows.frame else []  # else data_set refuses it
-        counts = self._checked(rows.frame.drop(columns=labels))
-        x = counts.to_numpy()
+        if len(rows.frame) < 3 or self.label not in (None, *rows.frame):
+            return data_set(rows, f"'{self.path}'", self.label)  # which refuses them
+        labels = [self.label] if self.label else []
+        x = (counts := self._checked(rows.frame.drop(columns=labels))).to_numpy()
         x = x[: len(x) - rows.test] if rows.test else x[held_out(len(x))[0]]
         varies = np.log1p(x / x.sum(1, keepdims=True) * x.sum(1).mean()).var(0) * (np.ptp(x, 0) > 0)
         most = np.argsort(-varies, kind="stable")[: self.n_features or None]
         kept = counts.columns[np.sort(most[varies[most] > 0])]
-        rows = rows._replace(frame=rows.frame[[*kept, *labels]], usual="count")
-        return data_set(rows, f"'{self.path}'", self.label)
+        chosen = rows._replace(frame=rows.frame[[*kept, *labels]], usual="count")
+        return data_set(chosen, f"'{self.path}'", self.label)
 
     def again(self, facts: Facts) -> Examples:
-        frame = self._rows().frame.filter(items=[one.name for one in facts.columns])
-        return examples(self._checked(frame), facts, f"'{self.path}'")
+        frame, names = self._rows().frame, [one.name for one in facts.columns]
+        known = self._checked(frame[names]) if {*names} <= {*frame} else frame
+        return examples(known, facts, f"'{self.path}'")
 
     def _rows(self) -> Rows:
         if self.path.suffix == ".h5ad":
-            import anndata  # type: ignore[import-not-found]  # for those who have such files
+            import anndata  # for those who have such files
 
-            held = anndata.read_h5ad(self.path)
+            try:
+                held = anndata.read_h5ad(self.path)
+            except OSError as error:
+                raise UserError(f"'{self.path}' is no .h5ad: {error}", "data") from None
             return Rows(pd.concat([held.to_df(), held.obs.filter(items=[self.label])], axis=1))
-        rows = read_rows(self.path)
-        if self.path.suffix == ".npz":
-            with np.load(self.path) as archive:
-                names = archive.get("names", rows.frame.columns)
-            return rows._replace(frame=rows.frame.set_axis(names, axis=1))
-        return rows
+        return read_rows(self.path)
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame in float64, all of it whole numbers, and in each row one above 0."""
@@ -95,7 +95,7 @@ def usual_counts(columns: Sequence[Any]) -> Tensor:
     """
     if not columns or any(column.kind != "count" for column in columns):
         raise ValueError("needs columns of counts, which --reader examples.counts.Counts makes")
-    return torch.tensor([np.expm1(one.mean + one.scale**2 / 2) for one in columns])
+    return torch.tensor([one.mean + one.scale**2 / 2 for one in columns]).expm1()
 
 
 class CountsOfTotal(TorchDistribution):

@@ -45,9 +45,9 @@ class Series(Reader):
 
     def read(self) -> DataSet:
         arrays = read_arrays(Path(self.data))
-        series = self._series(arrays)
-        if len(series.get("x_train", ())) < 2:
+        if len(arrays.get("x_train", ())) < 2:
             raise self._wrong("give at least 2 series, (N, T) or (N, T, C), under x_train")
+        series = self._series(arrays)
         every = np.concatenate(list(series.values()))
         both = np.split(np.arange(len(every)), [len(series["x_train"])])
         train, test = both if "x_test" in series else held_out(len(every))
@@ -55,12 +55,13 @@ class Series(Reader):
         given = [arrays[name] for name in ("y_train", "y_test") if name in arrays]
         y = np.concatenate(given) if given else np.zeros(len(every), np.int64)
         if y.shape != (len(every),) or y.dtype.kind not in "iuU":
-            raise self._wrong(f"labels: {y.dtype} {y.shape}; give {len(every)} integers or words")
+            raise self._wrong(f"labels: {y.dtype} {y.shape}; give an integer or word a series")
         names, codes = np.unique(y, return_inverse=True)
         split = Split(self._x(every, columns), torch.from_numpy(codes), 0, bool(given))
-        words = tuple(map(str, names)) if given else ()
-        facts = Facts("series", every.shape[1:], 0, words, columns)
-        return DataSet(facts, *(split.part(torch.from_numpy(part)) for part in (train, test)))
+        facts = Facts("series", every.shape[1:], 0, tuple(map(str, names)) * bool(given), columns)
+        train, test = (split.part(torch.from_numpy(part)) for part in (train, test))
+        said = f"'{self.data}' holds {len(every)} series, T, C = {facts.shape}"
+        return DataSet(facts, train, test, said)
 
     def again(self, facts: Facts) -> Examples:
         series = self._series(read_arrays(Path(self.data)))
@@ -91,7 +92,7 @@ class Series(Reader):
             mean, spread = series.mean((0, 1)), series.std((0, 1))
         # Of equal numbers rounding leaves a spread.
         for n in np.flatnonzero(~((spread > 1e-13 * abs(mean)) & (spread < np.inf)))[:1]:
-            raise self._wrong(f"channel {n} has spread {spread[n]:g}; give numbers that vary")
+            raise self._wrong(f"channel {n} has spread {spread[n]}; give finite, varying numbers")
         return tuple(
             Column(f"t{t}.c{c}", "real", (), float(m - REACH * s), float(2 * REACH * s))
             for t in range(series.shape[1])

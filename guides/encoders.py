@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, pad
 
 from guides.arguments import not_negative, picture, whole, widths
 from guides.recorded import Recorded
@@ -53,6 +53,8 @@ class MLP(Encoder):
 class Convolutional(Encoder):
     """Two strided convolutions and a fully connected layer.
 
+    An image of fewer than 4 rows or columns gets black ones.
+
     :param shape: (height, width) of an image, (3, height, width) of one in colour.
     :param width: channels of the first convolution; the second has twice as many.
     :param hidden: H.
@@ -68,8 +70,12 @@ class Convolutional(Encoder):
         whole("width", width)
         whole("hidden", hidden)
         convolutions = strided_convolutions(width, norm, self.image[0])
+        channels, *sides = self.image
+        # Two halvings leave something of them.
+        height, breadth = (max(4, side) for side in sides)
+        self.black = (0, breadth - sides[1], 0, height - sides[0])
         with torch.no_grad():
-            flat = convolutions.eval()(torch.zeros(1, *self.image)).shape[-1]
+            flat = convolutions.eval()(torch.zeros(1, channels, height, breadth)).shape[-1]
         self.network = nn.Sequential(
             convolutions.train(),
             nn.Linear(flat, hidden),
@@ -79,7 +85,7 @@ class Convolutional(Encoder):
         self.width = hidden
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.network(x.reshape(-1, *self.image))
+        features = self.network(pad(x.reshape(-1, *self.image), self.black))
         return features.reshape(*x.shape[:-1], self.width)
 
 

@@ -1,10 +1,10 @@
-"""``pyro-infocat run|sample|categorise|export|benchmark``: the commands of an installed copy."""
+"""An installed copy's commands: ``pyro-infocat run|sample|categorise|export|benchmark|tune``."""
 
 import os
 import sys
 from collections.abc import Sequence
 
-from pyro_infocat import __version__, benchmark, categorise, export, run, sample
+from pyro_infocat import __version__, benchmark, categorise, export, run, sample, tune
 
 COMMANDS = {
     "run": run,
@@ -12,6 +12,7 @@ COMMANDS = {
     "categorise": categorise,
     "export": export,
     "benchmark": benchmark,
+    "tune": tune,
 }
 
 

@@ -2,30 +2,34 @@
 
 Runs that are finished are kept and runs that were stopped go on, so the same command resumes,
 also elsewhere: seeds that the committed results hold of the same recipe are not run again.
+``seeds.py`` starts the runs, here or on a cluster.
 """
 
 import json
-import os
 import re
 import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyro_infocat.cli import run_flags
 from pyro_infocat.cli.command_line import parse, positional
 from pyro_infocat.cli.markdown import with_table
 from pyro_infocat.errors import UserError
 from pyro_infocat.places import CHECKOUT, PRESETS
-from pyro_infocat.settings import CHECKPOINT, METRICS, MOST_SEED, setting
+from pyro_infocat.settings import METRICS, MOST_SEED, setting
 from pyro_infocat.storage.files import read_json, replace, trouble
 
+if TYPE_CHECKING:
+    from pyro_infocat.seeds import Workers
+
 MODULE = "pyro_infocat.benchmark"
+
+DASKS = r"(tcp|tls)://[^/]+:\d+"
+"""The address of a Dask scheduler."""
 
 RECIPE = "recipe.txt"
 """The preset and the flags that a row's runs were made with, beside them."""
@@ -68,7 +72,24 @@ class Options:
 
     preset: list[Path] = positional("presets, such as runs/digits.yaml", default=())
     seeds: list[int] = setting((0, 1, 2, 3, 4), "of the runs", least=0, most=MOST_SEED)
-    jobs: int = setting(os.cpu_count() or 1, "runs at once", least=1, most=1024)
+    jobs: int | None = setting(
+        None,
+        "runs at once; as many as there are processors, or as the cluster takes, when not given",
+        least=1,
+        most=1024,
+    )
+    threads: int | None = setting(
+        None,
+        "of each run; its machine's processors over the runs at once there, when not given",
+        least=1,
+        most=1024,
+    )
+    backend: Literal["local", "dask", "ray"] = setting(
+        "local", "where the runs go: to this machine, or to the workers of a cluster"
+    )
+    address: str | None = setting(
+        None, "of the cluster's scheduler, such as tcp://scheduler:8786; Ray finds its own"
+    )
     out: Path = setting(Path("runs"), "the runs' folders go here")
     results: Path = setting(RESULTS, "the JSON of each preset goes here")
     readme: bool = setting(False, "write the tables of README.md and docs/ as well")
@@ -98,6 +119,11 @@ def asked(argv: Sequence[str] | None) -> tuple[Options, list[str]]:
                 f"no preset '{preset}'; give a YAML file such as runs/digits.yaml, before any flag "
                 "of the runs"
             )
+    if options.backend == "local" and options.address is not None:
+        raise UserError("is a cluster's; add --backend dask or ray", "address", options.address)
+    if options.backend == "dask" and not re.fullmatch(DASKS, options.address or ""):
+        problem = "give the scheduler's, such as tcp://scheduler:8786"
+        raise UserError(problem, "address", options.address)
     if flags and not options.name:
         raise UserError(f"{' '.join(flags)} changes the preset; give the row a --name")
     if options.name is not None and not re.fullmatch(r"[^|`<\n]*\w[^|`<\n]*", options.name):
@@ -120,48 +146,55 @@ def asked(argv: Sequence[str] | None) -> tuple[Options, list[str]]:
 
 def run(options: Options, flags: Sequence[str]) -> int:
     """Run what is not finished and print the table; returns 1 where a run failed, else 0."""
+    # joblib takes numpy along, which no wrong flag is worth.
+    from pyro_infocat.seeds import workers
+
     failed = 0
-    # Now rather than after the runs, where it cannot be made.
-    options.results.mkdir(parents=True, exist_ok=True)
-    for preset in options.preset:
-        name = options.name or preset.stem
-        place = options.out / re.sub(r"\W+", "-", name)
-        file = options.results / f"{place.name}.json"
-        made_with = recipe(preset, flags)
-        _keep_recipe(place, made_with)
-        runs = _finished(file, made_with, name)
-        folders = {seed: place / f"seed{seed}" for seed in options.seeds if seed not in runs}
-        for seed, folder in folders.items():
-            if (folder / METRICS).exists():
-                _refuse_others(folder, _arguments(preset, seed, folder, flags))
-        threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
-        with ThreadPoolExecutor(options.jobs) as pool:
-            jobs = {
-                seed: pool.submit(_run, preset, seed, folder, flags, threads)
-                for seed, folder in folders.items()
-            }
-        for seed, job in jobs.items():
-            if job.result() != 0:
-                failed = 1
-                print(
-                    f"error: {name}: seed {seed} failed; '{_log(folders[seed])}' says why",
-                    file=sys.stderr,
-                )
-            elif (folders[seed] / METRICS).exists():
-                runs[seed] = read_json(folders[seed] / METRICS, DELETE)
-        if runs:
-            record: dict[str, Any] = {"name": name, "preset": preset.name, "flags": list(flags)}
-            in_order = [runs[seed] for seed in sorted(runs)]
-            record |= {"recipe": made_with, "runs": in_order}
-            if len(versions(in_order)) > 1:
-                print(f"{name}: {NOTES[MIXED]}: {', '.join(versions(in_order))}")
-            replace(file, (json.dumps(record, indent=1) + "\n").encode())
+    with workers(options.backend, options.address, options.jobs, options.threads) as taking:
+        # Now rather than after the runs, where it cannot be made.
+        options.results.mkdir(parents=True, exist_ok=True)
+        for preset in options.preset:
+            failed |= _row(preset, options, flags, taking)
     if failed and not any(options.results.glob("*.json")):
         return failed
     print(table(options.results))
     if options.readme:
         for document, text in documents(options.results).items():
             replace(document, text.encode())
+    return failed
+
+
+def _row(preset: Path, options: Options, flags: Sequence[str], workers: "Workers") -> int:
+    """Run what a preset's row lacks and write the row; returns 1 where a run failed, else 0."""
+    failed = 0
+    name = options.name or preset.stem
+    place = options.out / re.sub(r"\W+", "-", name)
+    file = options.results / f"{place.name}.json"
+    made_with = recipe(preset, flags)
+    _keep_recipe(place, made_with)
+    runs = _finished(file, made_with, name)
+    jobs = {}
+    for seed in options.seeds:
+        if seed in runs:
+            continue
+        folder = place / f"seed{seed}"
+        jobs[seed] = folder, _arguments(preset, seed, folder, flags)
+        if (folder / METRICS).exists():
+            _refuse_others(*jobs[seed])
+    for seed, why in zip(jobs, workers.run(list(jobs.values())), strict=True):
+        metrics = jobs[seed][0] / METRICS
+        if why:
+            failed = 1
+            print(f"error: {name}: seed {seed} failed; {why}", file=sys.stderr)
+        elif metrics.exists():
+            runs[seed] = read_json(metrics, DELETE)
+    if runs:
+        record: dict[str, Any] = {"name": name, "preset": preset.name, "flags": list(flags)}
+        in_order = [runs[seed] for seed in sorted(runs)]
+        record |= {"recipe": made_with, "runs": in_order}
+        if len(versions(in_order)) > 1:
+            print(f"{name}: {NOTES[MIXED]}: {', '.join(versions(in_order))}")
+        replace(file, (json.dumps(record, indent=1) + "\n").encode())
     return failed
 
 
@@ -232,27 +265,6 @@ def _refuse_others(folder: Path, arguments: Sequence[str]) -> None:
 def _arguments(preset: Path, seed: int, folder: Path, flags: Sequence[str]) -> list[str]:
     """The flags of a run."""
     return ["--config", str(preset), "--seed", str(seed), "--out", str(folder), *flags]
-
-
-def _run(preset: Path, seed: int, folder: Path, flags: Sequence[str], threads: str) -> int:
-    """One run, in a process of its own; returns its exit code."""
-    if (folder / METRICS).exists():
-        return 0
-    command = [sys.executable, "-m", "pyro_infocat.run", *_arguments(preset, seed, folder, flags)]
-    if (folder / CHECKPOINT).exists():
-        command += ["--resume", "true"]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _log(folder).open("a") as log:
-        root = Path(__file__).resolve().parents[1]
-        path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": path}
-        return subprocess.run(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
-        ).returncode
-
-
-def _log(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.log")
 
 
 def table(results: Path, current: Mapping[str, str] | None = None) -> str:

@@ -31,7 +31,7 @@ from pyro_infocat.runtime.device import compute_on, pick
 from pyro_infocat.runtime.memory import on_device
 from pyro_infocat.runtime.precision import PRECISIONS, fastest
 from pyro_infocat.settings import AUTO, Part, Settings
-from pyro_infocat.storage.folder import RunFolder, going_on
+from pyro_infocat.storage.folder import RunFolder, going_on, where_they_were
 from pyro_infocat.training.loop import train
 from pyro_infocat.training.notes import notes
 from pyro_infocat.training.restarts import best_start
@@ -71,6 +71,8 @@ def run(
         if settings.precision == AUTO:
             settings, said = precise(settings, device)
         checkpoint = folder.reopen(settings) if resume else None
+        if checkpoint is not None:
+            settings = where_they_were(folder, settings)
         data = (read_data(settings) if data is None else data).checked()
         _check_on_disk(settings, data)
         data = data.to(device, on_device(settings.data_on, data.train.bytes, device))

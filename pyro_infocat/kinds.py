@@ -25,8 +25,8 @@ class Kind(NamedTuple):
 COLOUR = "colour"
 """The preset of images in colour."""
 
-IMAGES = Kind("pyro_infocat.data.images.Images", "digits")
-FOLDER = Kind("pyro_infocat.data.folder.Folder", "digits")
+IMAGES = Kind("pyro_infocat.data.images.Images", "images")
+FOLDER = Kind("pyro_infocat.data.folder.Folder", "images")
 
 TABLE = Kind("pyro_infocat.data.table.Table", "table")
 

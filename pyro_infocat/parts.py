@@ -320,7 +320,7 @@ def in_words(annotation: Any) -> str:
     if is_union(annotation):
         return " or ".join(in_words(one) for one in inner)
     if origin is Literal:
-        return f"one of {', '.join(map(repr, inner))}"
+        return f"one of {', '.join(map(repr, inner))}" if len(inner) > 1 else repr(inner[0])
     if annotation in (NOTHING, Any):
         return "a value"
     kind = origin or annotation
@@ -330,7 +330,7 @@ def in_words(annotation: Any) -> str:
         return "names with values"
     if isinstance(kind, type) and issubclass(kind, Sequence):
         inside = get_args(inner[0]) if inner else ()
-        if inside and inside[0] is float:
+        if inside and inside[0] in (float, float | str):
             return "a list of [epoch, value] pairs"
         if inner and inner[0] is float:
             return "a list of numbers"

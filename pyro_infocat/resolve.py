@@ -16,9 +16,9 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from pyro_infocat.catalogue import IN_MEMORY
+from pyro_infocat.catalogue import DATA_SETS, IN_MEMORY
 from pyro_infocat.errors import UserError, reason
-from pyro_infocat.kinds import IMAGES, kind_of, preset_for
+from pyro_infocat.kinds import kind_of, preset_for
 from pyro_infocat.parts import (
     NOTHING,
     as_part,
@@ -76,10 +76,10 @@ def preset_of(data: str, own_reader: bool = False) -> Path:
     """What data are trained with where no --config is given.
 
     :param own_reader: whether a reader of the user's own makes of them what only it knows: they
-        are trained by the images' preset.
+        are trained by the digits' preset, whose networks take any shape.
     :raises UserError: where the preset is missing.
     """
-    name = IMAGES.preset
+    name = DATA_SETS["digits"].preset
     if not own_reader:
         with suppress(UserError):
             name = preset_for(data)

@@ -201,7 +201,13 @@ class Settings:
         least=1,
         most=10_000,
     )
-    start_epochs: int = setting(3, "epochs of each of --starts", least=1, most=1_000_000)
+    start_epochs: int = setting(
+        3,
+        "epochs of each of --starts; auto: a third of the run",
+        auto=True,
+        least=1,
+        most=1_000_000,
+    )
     patience: int = setting(
         0,
         "stop after this many epochs without a better bound on the validation share, with the last "
@@ -262,7 +268,7 @@ ROLES: dict[str, Role] = {
 SEVERAL = tuple(name for name in ROLES if DECLARED[name].default == ())
 """The roles that any number of parts may have."""
 
-MAY_BE_AUTO = ("precision", "epochs", "batch_size")
+MAY_BE_AUTO = ("precision", "epochs", "start_epochs", "batch_size")
 """Settings that a run decides when it begins, and then keeps, where they are ``auto``."""
 
 MACHINE = frozenset({"device", "data_root", "data_on"})

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import documents
 from benchmarks.tables import TABLES
-from pyro_infocat import benchmark, export, run, sample
+from pyro_infocat import benchmark, export, run, sample, tune
 from pyro_infocat.cli.markdown import with_table
 from pyro_infocat.evaluation import figures, generation
 from tests.tiny import write_tiny_mnist
@@ -103,6 +103,8 @@ def execute(line: str, folder: Path) -> int:
             return 0
         case ["pip", "install", *what]:
             return 0 if all((ROOT / one).exists() for one in what if one[0] != "-") else 1
+        case ["python", "-m", "pyro_infocat.tune", *flags]:
+            return tune.main([*flags, *BRIEF, "--trials", "2"])
         case ["python", "-m", module, *_] if module.startswith(("benchmarks.", "pyro_infocat.")):
             # They write the documents, or take hours.
             return 0 if importlib.util.find_spec(module) else 1

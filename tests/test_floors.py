@@ -47,7 +47,7 @@ FLOORS = (
         "exporting",
     },
     {"cli"},
-    {"run", "sample", "categorise", "export", "benchmark", "__main__"},
+    {"run", "sample", "categorise", "export", "benchmark", "seeds", "tune", "__main__"},
 )
 """The packages and modules of pyro_infocat, from the bottom."""
 

@@ -280,7 +280,7 @@ STILL[..., 1] = 0.1
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"y_train": np.arange(3)}, "T, C of x_train, x_test are []; give both of the same T, C"),
+        ({"y_train": np.arange(3)}, "give at least 2 series, (N, T) or (N, T, C), under x_train"),
         ({"x_test": waves(6, 5, 1)}, "give at least 2 series, (N, T) or (N, T, C), under x_train"),
         ({"x_train": waves(1, 5, 1)}, "give at least 2 series, (N, T) or (N, T, C), under x_train"),
         ({"x_train": np.arange(5.0)}, "x_train is float64 (5,); give reals (N, T) or (N, T, C)"),
@@ -292,18 +292,21 @@ STILL[..., 1] = 0.1
         ),
         (
             {"x_train": waves(6, 5, 1), "y_train": np.arange(5)},
-            "labels: int64 (5,); give 6 integers or words",
+            "labels: int64 (5,); give an integer or word a series",
         ),
         (
             {"x_train": waves(6, 5, 1), "y_train": np.ones(6)},
-            "labels: float64 (6,); give 6 integers or words",
+            "labels: float64 (6,); give an integer or word a series",
         ),
         (
             {"x_train": waves(6, 5, 1), "x_test": waves(2, 5, 1), "y_train": np.arange(6)},
-            "labels: int64 (6,); give 8 integers or words",
+            "labels: int64 (6,); give an integer or word a series",
         ),
         ({"x_train": STILL}, "channel 1 has spread"),
-        ({"x_train": HOLE, "x_test": HOLE}, "channel 1 has spread nan; give numbers that vary"),
+        (
+            {"x_train": HOLE, "x_test": HOLE},
+            "channel 1 has spread nan; give finite, varying numbers",
+        ),
         (
             {"x_train": waves(6, 5, 2), "x_test": HOLE},
             "series 10 at t3.c1 is not finite; mend it",

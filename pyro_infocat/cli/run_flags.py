@@ -36,10 +36,10 @@ OWN = {
 
 AFTER = (
     f"Data sets: {', '.join(DATA_SETS)}. Without --config the data's own preset is used: "
-    "runs/digits.yaml (also for grey images of your own), runs/mnist.yaml, runs/fashion.yaml, "
-    "runs/colour.yaml (images of your own in colour) or runs/table.yaml (tables). The defaults "
-    "above are of what neither the preset nor a flag gives. A class's arguments are flags too: "
-    "--prior.scale 3; --prior.help CLASS lists them."
+    "runs/digits.yaml, runs/mnist.yaml or runs/fashion.yaml, of data of your own runs/images.yaml "
+    "(grey), runs/colour.yaml or runs/table.yaml. The defaults above are of what neither the "
+    "preset nor a flag gives. A class's arguments are flags too: --prior.scale 3; --prior.help "
+    "CLASS lists them."
 )
 
 

@@ -20,7 +20,7 @@ WHITE = 255
 LEAST_WHITE = 64
 """Bytes whose largest is below this are next to black: they count to another white."""
 
-NAMES = ("x_train", "x_test", "y_train", "y_test", "classes")
+NAMES = ("x_train", "x_test", "y_train", "y_test", "classes", "names")
 
 
 class Archive(NamedTuple):

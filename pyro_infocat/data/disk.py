@@ -32,12 +32,21 @@ class Scratch:
     """A file without a name, closed with the last that holds it, and gone with the process.
 
     It lies where TMPDIR says; else in /var/tmp, since /tmp often lies in memory.
+
+    :raises UserError: where there is no such folder, or it cannot be written to.
     """
 
     def __init__(self) -> None:
-        usual = None if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK) else "/var/tmp"
-        self.folder = usual or tempfile.gettempdir()
-        self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
+        usual = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
+        self.folder = os.environ.get("TMPDIR") or usual
+        try:
+            self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise UserError(
+                f"the data are to be read from disk, and '{self.folder}' takes no file "
+                f"({error.strerror}); set TMPDIR to a folder that does",
+                "data",
+            ) from error
         weakref.finalize(self, self.file.close)
 
     def append(self, array: np.ndarray) -> None:

@@ -48,25 +48,29 @@ class ParquetTable(LargeTable):
     """A Parquet file."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow.parquet
-
-        self.path, self._open = path, pyarrow.parquet.ParquetFile
-        with self._open(path) as file:
+        self.path = path
+        with self._open() as file:
             self.number = file.metadata.num_rows
             # Without what pandas kept as the rows' names.
             names = file.schema_arrow.empty_table().to_pandas().columns
         self.columns = pd.Index([str(name) for name in names])
 
+    def _open(self) -> Any:
+        import pyarrow.parquet
+
+        # What is read ahead would be kept until the end.
+        return pyarrow.parquet.ParquetFile(self.path, pre_buffer=False)
+
     def __len__(self) -> int:
         return self.number
 
     def __getitem__(self, name: str) -> Any:
-        with self._open(self.path) as file:
-            return file.read(columns=[name]).column(0).to_pandas()
+        with self._open() as file:
+            return file.read(columns=[name]).column(name).to_pandas()
 
     def frames(self) -> Iterator[Any]:
         first, names = 0, list(self.columns)
-        with self._open(self.path) as file:
+        with self._open() as file:
             for batch in file.iter_batches(ROWS, columns=names):
                 frame = batch.to_pandas(ignore_metadata=True)[names]
                 yield frame.set_axis(range(first, first + len(frame)))

@@ -73,7 +73,8 @@ class Table(Reader):
     """A table in a file.
 
     :param data: a .csv, .tsv or .parquet whose first line names the columns, an .npy (N, X), or an
-        .npz with ``x_train`` (N, X) and, where there are any, ``x_test``, ``y_train``, ``y_test``.
+        .npz with ``x_train`` (N, X) and, where there are any, ``x_test``, ``y_train``, ``y_test``
+        and ``names`` of the columns.
     :param data_label: the column that evaluation compares with.
     :param data_columns: the columns to use, each ``name`` or ``name:kind``; or ``-name`` for all
         but these.
@@ -144,8 +145,11 @@ def large_rows(path: Path, data_on: str) -> Rows | None:
             table = ParquetTable(path)
         large = to_disk(data_on, BYTES * len(table) * len(table.columns))
         return Rows(table) if large else None
-    if ending == ".npy" and to_disk(data_on, BYTES * mapped(path).size):
-        return Rows(ArrayTable(path), usual="real")
+    if ending == ".npy":
+        array = mapped(path)
+        # What is no number is refused as ever.
+        if array.dtype.kind in "buif" and to_disk(data_on, BYTES * array.size):
+            return Rows(ArrayTable(path), usual="real")
     return None
 
 
@@ -275,7 +279,16 @@ def of_arrays(arrays: Mapping[str, np.ndarray], what: str) -> Rows:
             "data",
         )
     table = np.concatenate(parts)
-    frame = pd.DataFrame(table, columns=[f"x{number}" for number in range(table.shape[1])])
+    if table.dtype.kind not in "buifcOSUmM":
+        raise UserError(f"{what} holds {table.dtype}; give numbers or words", "data")
+    names = arrays.get("names", np.array([f"x{number}" for number in range(table.shape[1])]))
+    if names.shape != (table.shape[1],) or names.dtype.kind not in "iuSU":
+        raise UserError(
+            f"{what}: names has shape {names.shape} and holds {names.dtype}; give a word for each "
+            f"of the {table.shape[1]} columns",
+            "data",
+        )
+    frame = pd.DataFrame(table, columns=names.astype(str))
     usual = None if table.dtype.kind == "O" else "real"
     both = np.concatenate(labels) if labels else None
     test = len(parts[1]) if len(parts) > 1 else 0

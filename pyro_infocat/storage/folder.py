@@ -131,7 +131,7 @@ class RunFolder:
                 )
         if spread(settings) and before.epochs != settings.epochs:
             raise UserError(
-                f"what changes with the epochs of '{self.path}' was spread over {before.epochs}; "
+                f"the cosine learning rate of '{self.path}' was spread over {before.epochs}; "
                 "choose another --out",
                 "epochs",
                 settings.epochs,
@@ -232,11 +232,21 @@ class RunFolder:
 
 
 def spread(settings: Settings) -> bool:
-    """Whether something is spread over all epochs, so that more of them make another run."""
-    if settings.anneal == "cosine" and "learning_rate" not in settings.schedules:
-        return True
-    points = [point for line in settings.schedules.values() for point in line]
-    return any(isinstance(at, str) for at, _ in points)
+    """Whether the learning rate is spread over all epochs: more of them make another run."""
+    return settings.anneal == "cosine" and "learning_rate" not in settings.schedules
+
+
+def where_they_were(folder: RunFolder, settings: Settings) -> Settings:
+    """Settings whose schedules stay where a run of another number of epochs had them.
+
+    Those that stand at shares of the run would move with it.
+    """
+    before = folder.settings()[0]
+    same = before.epochs == settings.epochs or before.schedules != settings.schedules
+    schedules: dict[str, list[list[float | str]]] = {
+        name: list(map(list, points)) for name, points in before.lines().items()
+    }
+    return settings if same else dataclasses.replace(settings, schedules=schedules)
 
 
 def going_on(folder: RunFolder, settings: Settings) -> Settings:
@@ -248,6 +258,13 @@ def going_on(folder: RunFolder, settings: Settings) -> Settings:
         return settings
     before = folder.settings()[0]
     kept = {name: getattr(before, name) for name in MAY_BE_AUTO if getattr(settings, name) == AUTO}
+    for name, value in kept.items():
+        if value == AUTO:
+            raise UserError(
+                f"'{folder.path / CONFIG}' says so too, and a run's own has what it began with",
+                name,
+                AUTO,
+            )
     return dataclasses.replace(settings, **kept)
 
 

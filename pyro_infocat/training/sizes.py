@@ -38,6 +38,8 @@ def sized(settings: Settings, examples: int) -> tuple[Settings, list[str]]:
     if str(settings.epochs) == AUTO:
         batch = chosen.get("batch_size", settings.batch_size)
         chosen["epochs"] = epochs(examples, batch, settings.steps)
+    if str(settings.start_epochs) == AUTO:
+        chosen["start_epochs"] = math.ceil(chosen.get("epochs", settings.epochs) / 3)
     if not chosen:
         return settings, []
     said = " ".join(f"--{name} {value}" for name, value in chosen.items())

@@ -25,7 +25,7 @@ LONGEST = 300.0
 
 FIGURES = (
     *("conditional_samples", "interpolation", "subspace_walk", "reconstructions"),
-    *("latent", "training", "confusion"),
+    *("latent", "training", "confusion", "typical"),
 )
 """The functions that draw a run's figures."""
 
@@ -52,11 +52,26 @@ class Ended(NamedTuple):
 def imported() -> None:
     """Import what a command imports, so that children need not."""
     import matplotlib.backends.backend_agg  # noqa: F401
+    import onnxscript  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
     import sklearn.neural_network  # noqa: F401
+    import torch._dynamo  # noqa: F401
     import torchvision.datasets
     import torchvision.utils  # noqa: F401
 
-    from pyro_infocat import benchmark, experiment, loading, run, sample, sampling  # noqa: F401
+    from pyro_infocat import (  # noqa: F401
+        assignment,
+        benchmark,
+        categorise,
+        experiment,
+        export,
+        exporting,
+        loading,
+        run,
+        sample,
+        sampling,
+    )
+    from pyro_infocat.data import table  # noqa: F401
     from pyro_infocat.version import made_by
 
     made_by()  # Asks git once for all children.
@@ -151,6 +166,15 @@ def done(
 
     log = folder.with_name(f"{folder.name}-log")
     return wait(begin(work, log, limited), log, longest)
+
+
+def must(work: Callable[[], object], folder: Path) -> None:
+    """Have some work done by a child in a folder.
+
+    :raises RuntimeError: where it fails.
+    """
+    if (ended := done(work, folder)).code:
+        raise RuntimeError(ended.tail())
 
 
 def _size() -> int:

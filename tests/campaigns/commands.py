@@ -16,11 +16,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from pyro_infocat import benchmark, run, sample
+from pyro_infocat import benchmark, categorise, export, run, sample
 from pyro_infocat.cli import run_flags
 from pyro_infocat.settings import CHECKPOINT, CONFIG, DECLARED, HISTORY, METRICS, ROLES, Settings
 from tests.brief import ROOT
-from tests.campaigns import children, evil
+from tests.campaigns import children, data, evil
+from tests.campaigns.data import OF_TABLE
 from tests.campaigns.folders import TINY, torn
 from tests.campaigns.kills import PRESET
 from tests.campaigns.tally import Tally
@@ -37,23 +38,45 @@ NONSENSE = (
     *("null", "~", "true", "[]", "{}", "[1", "{a: 1}", "{a: {b: 1}}", "[[0, 1], [0, 2]]", "- 1"),
     *("&a 1", "*a", "!!python/object/apply:os.system [ls]", "x" * 3000, "/dev/zero", "/dev/null"),
     *("..", "/", "~", "nobody/there", "-", "--", "=", "%s", "{}{}", "$(touch canary)", "'", "\\"),
-    *("3.7", "1e-320", "-0.0", "1e308", "cuda:99", "mps", "digits", "own.npz"),
+    *("3.7", "1e-320", "-0.0", "1e308", "cuda:99", "mps", "digits", "own.npz", "auto"),
+    *("table.csv", "table.npy", "grey", "kind", "-kind", "[]", "[-]", "[:]"),
 )
 """Words that fit few flags."""
 
-LARGE = {"epochs", "start_epochs", "starts", "particles", "nll_samples", "jobs", "number"}
+LARGE = {"epochs", "steps", "start_epochs", "starts", "particles", "nll_samples", "jobs", "number"}
 """What takes as long as it is large: never legitimately large here."""
 
+TABLES = ("table.csv", "table.tsv", "table.parquet", "table.npy")
+
+OF_COLUMNS = (
+    *("--data_label kind", "--data_label tame", "--data_columns [length, visits]"),
+    *("--data_columns [-animal, -kind]", "--data_columns [visits:category, length]"),
+)
+FITTING: tuple[tuple[str, tuple[str, ...]], ...] = (
+    *((name, OF_COLUMNS) for name in TABLES[:-1]),
+    (TABLES[-1], ("--data_columns [x0, x3:real]", "--data_columns [-x1]")),
+    ("grey", ("--data_size 8", "--data_size 16")),
+)
+"""Data, and flags that fit them."""
+
 SMALL: dict[str, tuple[str, ...]] = {
-    "epochs": ("1", "2"),
+    "epochs": ("1", "2", "auto"),
+    "steps": ("1", "20"),
     "start_epochs": ("1",),
     "starts": ("1", "2"),
     "particles": ("1", "2"),
     "nll_samples": ("1", "3"),
     "jobs": ("1", "2"),
     "number": ("1", "2", "7"),
-    "batch_size": ("400", "1000", str(2**31 - 1)),
-    "data": ("digits", "own.npz"),
+    "batch_size": ("400", "1000", str(2**31 - 1), "auto"),
+    "data": ("digits", "own.npz", *TABLES, "grey"),
+    "data_size": ("8", "16"),
+    "data_label": ("kind", "tame"),
+    "data_columns": (
+        *("[length, visits]", "[-kind]", "[-animal, -kind]", "[length:count]", "[visits:category]"),
+        *("[x0, x3:real]", "[-x1]", "[kind]", "[length, length]", "[nobody]"),
+    ),
+    "data_on": ("auto", "memory", "disk"),
     "data_root": ("data", "."),
     "device": ("auto", "cpu"),
     "weights": ("{}", "{kl_z: 2}", "{marginal_entropy: 1.5}"),
@@ -93,7 +116,7 @@ ARGUMENTS = (
 )
 """Flags with a point in them."""
 
-SAMPLE, BENCHMARK = "sample", "benchmark"
+SAMPLE, BENCHMARK, CATEGORISE, EXPORT = "sample", "benchmark", "categorise", "export"
 
 
 def campaign(
@@ -110,13 +133,15 @@ def campaign(
 
 def _prepare(place: Path) -> Path:
     whole = children.emptied(place / "whole")
-    (whole / "tiny.yaml").write_text(PRESET.replace("epochs: 12", "epochs: 1"))
+    (whole / "tiny.yaml").write_text(PRESET.replace("epochs: 12", "epochs: 1\nsteps: 20"))
     random = np.random.default_rng(0)
     np.savez(whole / "own.npz", x_train=random.integers(0, 256, (60, 8, 8), dtype=np.uint8))
     np.save(whole / "some.npy", random.random((4, 8, 8)))
-    ended = children.done(lambda: run.main([*TINY, "--epochs", "1", "--out", "run"]), whole)
-    if ended.code:
-        raise RuntimeError(ended.tail())
+    children.must(lambda: data.write(Path()), whole)
+    table = ["--data", "table.csv"]
+    for out, flags in (("run", []), (OF_TABLE, table)):
+        arguments = [*TINY, *flags, "--epochs", "1", "--out", out]
+        children.must(lambda arguments=arguments: run.main(arguments), whole)
     return whole
 
 
@@ -126,7 +151,7 @@ def one(place: Path, whole: Path, random: Random, number: int, tally: Tally) -> 
     shutil.copytree(whole, folder := place / "try")
     evil.bait(folder)
     before = set(folder.rglob("*"))
-    command = random.choice(("run", "run", "run", SAMPLE, BENCHMARK))
+    command = random.choice((*("run",) * 4, SAMPLE, BENCHMARK, CATEGORISE, CATEGORISE, EXPORT))
     arguments, work = COMMANDS[command](random)
     what = f"{command} {' '.join(map(repr, arguments))}"[:1500]
 
@@ -198,7 +223,10 @@ def names_a_flag(line: str, arguments: list[str]) -> bool:
 def _of_run(random: Random) -> tuple[list[str], Callable[[list[str]], int]]:
     kinds = get_type_hints(Settings)
     own = dict.fromkeys(run_flags.OWN, str)
-    arguments = [*TINY, "--epochs", "1", *_flags(random, {**kinds, **own})]
+    arguments = [*TINY, "--epochs", "1", "--steps", "20"]
+    if random.random() < 0.4:
+        arguments += _of_data(random)
+    arguments += _flags(random, {**kinds, **own})
     if random.random() < 0.9:
         arguments += ["--out", "out"]
     if random.random() < 0.1:
@@ -206,13 +234,47 @@ def _of_run(random: Random) -> tuple[list[str], Callable[[list[str]], int]]:
     return arguments, run.main
 
 
+def _of_data(random: Random) -> list[str]:
+    """A table or a folder, and what a run may be told of it."""
+    name, told = random.choice(FITTING)
+    place = random.choice(("auto", "memory", "disk"))
+    more = [word for words in told if random.random() < 0.5 for word in words.split(maxsplit=1)]
+    return ["--data", name, *more, *(["--data_on", place] if random.random() < 0.5 else [])]
+
+
 def _of_sample(random: Random) -> tuple[list[str], Callable[[list[str]], int]]:
     kinds = get_type_hints(sample.Options)
     kinds.pop("run")
-    place = (
-        [random.choice(("run", "run", "run", "run", *NONSENSE))] if random.random() < 0.97 else []
-    )
-    return [*place, *_flags(random, kinds)], sample.main
+    return [*_place(random), *_flags(random, kinds)], sample.main
+
+
+def _place(random: Random) -> list[str]:
+    """The folder of a run, or what is none; seldom nothing."""
+    if random.random() < 0.03:
+        return []
+    return [random.choice(NONSENSE if random.random() < 0.1 else ("run", "run", OF_TABLE))]
+
+
+def _of_categorise(random: Random) -> tuple[list[str], Callable[[list[str]], int]]:
+    kinds = get_type_hints(categorise.Options)
+    del kinds["run"], kinds["data"]
+    place = _place(random)
+    fitting = TABLES[:-1] if place == [OF_TABLE] else ("own.npz", "some.npy", "digits", "grey")
+    examples = random.choice(fitting if random.random() < 0.8 else (*NONSENSE, *TABLES, "grey"))
+    return [*place, examples, *_made(random, ".csv", kinds)], categorise.main
+
+
+def _of_export(random: Random) -> tuple[list[str], Callable[[list[str]], int]]:
+    kinds = get_type_hints(export.Options)
+    del kinds["run"]
+    return [*_place(random), *_made(random, ".pt2", kinds)], export.main
+
+
+def _made(random: Random, ending: str, kinds: Mapping[str, Any]) -> list[str]:
+    """Flags of a command that writes a file: which, more often than others, and some more."""
+    endings = (ending, ending, ".tsv", ".npz", ".onnx", "", ".new")
+    out = f"out/made{random.choice(endings)}"
+    return [*(["--out", out] if random.random() < 0.6 else []), *_flags(random, kinds)]
 
 
 def _of_benchmark(random: Random) -> tuple[list[str], Callable[[list[str]], int]]:
@@ -229,6 +291,8 @@ COMMANDS: Mapping[str, Callable[[Random], tuple[list[str], Callable[[list[str]],
     "run": _of_run,
     SAMPLE: _of_sample,
     BENCHMARK: _of_benchmark,
+    CATEGORISE: _of_categorise,
+    EXPORT: _of_export,
 }
 
 

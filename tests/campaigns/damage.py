@@ -57,6 +57,18 @@ def another(others: Sequence[bytes]) -> Callable[[bytes, Random], bytes]:
     return lambda content, random: random.choice(others)
 
 
+def refilled(content: bytes, random: Random) -> bytes:
+    """A field of a table replaced, or a line doubled or with a field more."""
+    lines = content.decode(errors="replace").split("\n")
+    sign = "\t" if "\t" in lines[0] else ","
+    index = random.randrange(len(lines))
+    fields = lines[index].split(sign)
+    fields[random.randrange(len(fields))] = random.choice(WORDS)
+    doubled = lines[index] + "\n" + lines[index]
+    lines[index] = random.choice((sign.join(fields),) * 4 + (doubled, sign + lines[index]))
+    return "\n".join(lines).encode(errors="replace")
+
+
 def reworded(content: bytes, random: Random) -> bytes:
     """A value of a text replaced, or a line gone, doubled or indented."""
     lines = content.decode(errors="replace").split("\n")

@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,9 @@ from random import Random
 
 import numpy as np
 
-from pyro_infocat import benchmark, run, sample
+from pyro_infocat import benchmark, categorise, export, run, sample
 from pyro_infocat.settings import CHECKPOINT
-from tests.campaigns import children, operations
+from tests.campaigns import children, data, operations
 from tests.campaigns.folders import TINY, different, torn
 from tests.campaigns.kills import PRESET
 from tests.campaigns.tally import Tally
@@ -91,6 +92,63 @@ class Sample(Run):
         return None if all((first[name] == second[name]).all() for name in first) else "samples"
 
 
+class FromDisk(Run):
+    """A run on data that are written to a scratch file, which lies beside the run's folder."""
+
+    epochs = 1
+
+    def arguments(self, out: Path) -> list[str]:
+        return [*super().arguments(out), *data.flags(self.name, self.place / "data")]
+
+    def work(self, out: Path) -> int:
+        data.in_small_blocks()
+        return super().work(out)
+
+
+class Folder(FromDisk):
+    """On pictures."""
+
+    name = "folder"
+
+
+class Array(FromDisk):
+    """On a table that is written twice: column after column, and row after row."""
+
+    name = "array"
+
+
+class Categorise(Run):
+    """The table of categories in the place of another."""
+
+    name, made = "categorise", "categories.csv"
+
+    def prepare(self, out: Path) -> None:
+        table = data.flags("table", self.place / "data")
+        run.main([*TINY, *table, "--epochs", "1", "--out", str(out)])
+        self.work(out)
+
+    def work(self, out: Path) -> int:
+        return categorise.main(
+            [str(out), str(self.place / "data" / "table.csv"), "--nll_samples", "1"]
+        )
+
+    def going_on(self, out: Path) -> int:
+        return self.work(out)
+
+    def different(self, one: Path, other: Path) -> str | None:
+        first, second = ((out / self.made).read_bytes() for out in (one, other))
+        return None if first == second else self.made
+
+
+class Export(Categorise):
+    """The program in the place of another."""
+
+    name, made = "export", "model.pt2"
+
+    def work(self, out: Path) -> int:
+        return export.main([str(out)])
+
+
 class Benchmark(Run):
     """A benchmark whose run is finished: its recipe, log and results."""
 
@@ -111,12 +169,19 @@ class Benchmark(Run):
         return None if first == second else "results"
 
 
+CASES: tuple[type[Run], ...] = (
+    *(Run, Resumed, Starts, Sample, Benchmark),
+    *(Folder, Array, Categorise, Export),
+)
+
+
 def campaign(
     place: Path, numbers: range, random_of: Callable[[int], Random], until: float
 ) -> Tally:
     """Fill the disk at every operation of every command; now and then for one operation alone."""
     tally = Tally()
-    cases = [kind(place) for kind in (Run, Resumed, Starts, Sample, Benchmark)]
+    children.must(lambda: data.write(Path()), children.emptied(place / "data"))
+    cases = [kind(place) for kind in CASES]
     folders = {case.name: _left_alone(case) for case in cases}
     for number in numbers:
         for case in list(cases):
@@ -133,18 +198,10 @@ def _left_alone(case: Run) -> tuple[Path, Path]:
     """What there is before a command, and after it when it is left alone."""
     before = children.emptied(case.place / f"{case.name}-before")
     alone = case.place / f"{case.name}-left-alone"
-    _must(functools.partial(case.prepare, before), case.place)
+    children.must(functools.partial(case.prepare, before), before)
     shutil.copytree(before, alone)
-    _must(functools.partial(case.work, alone), case.place)
+    children.must(functools.partial(case.work, alone), alone)
     return before, alone
-
-
-def _must(work: Callable[[], object], place: Path) -> None:
-    ended = children.wait(
-        children.begin(work, place / "log", lambda: os.chdir(place)), place / "log"
-    )
-    if ended.code:
-        raise RuntimeError(ended.tail())
 
 
 def one(case: Run, before: Path, alone: Path, first: int, passing: bool, tally: Tally) -> bool:
@@ -156,11 +213,12 @@ def one(case: Run, before: Path, alone: Path, first: int, passing: bool, tally: 
     shutil.rmtree(out.parent, ignore_errors=True)
     shutil.copytree(before, out)
     what = f"{case.name}, full {'once' if passing else 'from'} there"
-    ended = children.done(
-        lambda: case.work(out),
-        out.parent,
-        lambda: operations.full(out, first, first if passing else None),
-    )
+
+    def filled() -> None:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(out.parent)
+        operations.full(out.parent, first, first if passing else None)
+
+    ended = children.done(lambda: case.work(out), out.parent, filled)
     if ended.code == 0 and not passing:
         return True
     if complaint := children.wrong(ended):

@@ -21,7 +21,7 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("logging.FileHandler", {"filename": CANARY}),
     ("torch.load", {"f": CANARY}),
     ("pyro_infocat.places.sys.modules", {}),
-    ("pyro_infocat.benchmark.subprocess.Popen", {"args": ["touch", CANARY]}),
+    ("pyro_infocat.seeds.subprocess.Popen", {"args": ["touch", CANARY]}),
     ("pyro_infocat.storage.files.os.system", {"command": f"touch {CANARY}"}),
     (f"{MODULE}.Touch", {}),
 )

@@ -4,6 +4,7 @@ Where a file is taken though it was changed, what is read is either what was rea
 the result is the same to the bit, or a legitimate other value: a pixel, a setting.
 """
 
+import csv
 import gzip
 import hashlib
 import io
@@ -12,21 +13,24 @@ import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet
 import torch
 import yaml
 from PIL import Image
 
 import pyro_infocat
-from pyro_infocat import run, sample
+from pyro_infocat import categorise, export, run, sample
 from pyro_infocat.errors import UserError
 from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, METRICS
-from tests.campaigns import children, damage, evil
+from tests.campaigns import children, damage, data, evil
+from tests.campaigns.data import OF_TABLE
 from tests.campaigns.folders import TINY
 from tests.campaigns.kills import PRESET
 from tests.campaigns.tally import Tally
@@ -40,6 +44,9 @@ LONGEST = 120.0
 """Seconds after which a command hangs."""
 
 RUN, RESULT = "run", "result.json"
+OF_FOLDER = "run-of-folder"
+"""A run that ``categorise`` is given pictures for."""
+
 PASSED_OVER = re.compile("is no setting of this version and was passed over|it was passed over")
 """What may be said beside a result: it is documented of a config of another version."""
 
@@ -122,8 +129,43 @@ def trained(*flags: str, out: str = "out") -> Callable[[], int]:
     return command
 
 
+def categorised(folder: str, examples: str) -> Callable[[], int]:
+    """``categorise`` of some data by a run, and its table."""
+
+    def command() -> int:
+        few = ("--nll_samples", "1", "--device", "cpu", "--out", "made.csv")
+        return categorise.main([folder, examples, *few]) or result(Path("made.csv").read_text())
+
+    return command
+
+
+def exported(folder: str) -> Callable[[], int]:
+    """``export`` of a run, and a number that stands for what the program makes of examples."""
+
+    def command() -> int:
+        if code := export.main([folder, "--out", "made.pt2"]):
+            return code
+        with warnings.catch_warnings():
+            # What PyTorch deprecates in itself.
+            warnings.simplefilter("ignore")
+            program = torch.export.load("made.pt2")
+        made = program.module()(*program.example_inputs[0])
+        return result([_digest(one.detach().numpy().tobytes()) for one in made])
+
+    return command
+
+
+def of_data(file: str, *flags: str) -> Callable[[], int]:
+    """A run of an epoch on a file, or on the folder that it is in."""
+    return trained(*TINY, *flags, "--data", file.partition("/")[0], *ONE)
+
+
 RESUME = ("--resume", "true", "--epochs", "2", "--device", "cpu", "--nll_samples", "1")
 ONE = ("--epochs", "1", "--starts", "1")
+LABELLED = ("--data_label", "kind")
+ON_DISK = ("--data_on", "disk")
+FOLDER = data.flags("folder")
+PNG, JPEG = "photos/a/000.png", "photos/b/other.jpg"
 
 READS = (
     Read("load", f"{RUN}/{CHECKPOINT}", in_python(lambda: weights(RUN)), "checkpoint"),
@@ -145,6 +187,28 @@ READS = (
     Read("mnist", f"data/{IMAGES.replace('images-idx3', 'labels-idx1')}",
          trained(*TINY, "--data", "mnist", *ONE)),
     Read("mnist", f"data/{IMAGES}.gz", trained(*TINY, "--data", "mnist", *ONE)),
+    Read("--data", "table.csv", of_data("table.csv", *LABELLED), "table"),
+    Read("--data", "table.tsv", of_data("table.tsv", *LABELLED), "table"),
+    Read("--data", "table.parquet", of_data("table.parquet", *LABELLED)),
+    Read("--data", "table.npy", of_data("table.npy")),
+    Read("from disk", "table.parquet", of_data("table.parquet", *LABELLED, *ON_DISK)),
+    Read("from disk", "table.npy", of_data("table.npy", *ON_DISK)),
+    Read("--data", PNG, of_data("photos", *FOLDER, "--data_on", "memory")),
+    Read("--data", JPEG, of_data("photos", *FOLDER, "--data_on", "memory")),
+    Read("from disk", PNG, of_data("photos", *FOLDER)),
+    Read("from disk", JPEG, of_data("photos", *FOLDER)),
+    Read("categorise", "table.csv", categorised(OF_TABLE, "table.csv"), "table"),
+    Read("categorise", "table.tsv", categorised(OF_TABLE, "table.tsv"), "table"),
+    Read("categorise", "table.parquet", categorised(OF_TABLE, "table.parquet")),
+    Read("categorise", "some.npy", categorised(RUN, "some.npy")),
+    Read("categorise", PNG, categorised(OF_FOLDER, "photos")),
+    Read("categorise", JPEG, categorised(OF_FOLDER, "photos")),
+    Read("categorise", JPEG, categorised(OF_FOLDER, JPEG)),
+    Read("categorise", f"{RUN}/{CHECKPOINT}", categorised(RUN, "some.npy"), "checkpoint"),
+    Read("categorise", f"{OF_TABLE}/{CHECKPOINT}", categorised(OF_TABLE, "table.csv"),
+         "checkpoint"),
+    Read("export", f"{RUN}/{CHECKPOINT}", exported(RUN), "checkpoint"),
+    Read("export", f"{OF_TABLE}/{CHECKPOINT}", exported(OF_TABLE), "checkpoint"),
 )  # fmt: skip
 
 ORDER = tuple(read for read in READS for _ in range(3 if read.name in QUICK else 1))
@@ -164,9 +228,11 @@ def prepare(place: Path) -> Path:
     np.savez(whole / "own.npz", x_train=pixels, y_train=labels, classes=["a", "b", "c"])
     (whole / "tiny.yaml").write_text(PRESET)
     write_tiny_mnist(whole / "data", 60, 30)
-    ended = children.done(lambda: run.main([*TINY, "--epochs", "1", "--out", RUN]), whole)
-    if ended.code:
-        raise RuntimeError(ended.tail())
+    children.must(lambda: data.write(Path()), whole)
+    table = [*LABELLED, "--data", "table.csv"]
+    for out, flags in ((RUN, []), (OF_TABLE, table), (OF_FOLDER, FOLDER)):
+        arguments = [*TINY, *flags, "--epochs", "1", "--out", out]
+        children.must(lambda arguments=arguments: run.main(arguments), whole)
     return whole
 
 
@@ -244,6 +310,8 @@ def one(
         *(damage.flipped, damage.flipped, damage.cut, damage.extended, damage.block),
         damage.another(others),
     ]
+    if kind == "table":
+        ways += [damage.refilled] * 6
     if kind in ("text", "config"):
         ways += [damage.reworded] * 6
     if kind == "config":
@@ -270,7 +338,7 @@ def one(
         tally.fail(number, what, f"said beside the result: {more}")
         return
     same = json.loads((folder / RESULT).read_text()) == alone
-    if meaning(content, read) == meaning(changed, read) and not same:
+    if not same and alike(content, changed, read, folder):
         tally.fail(number, what, "the same values gave another result")
         return
     tally.end("taken, the same" if same else "taken as another value")
@@ -331,6 +399,11 @@ def _other_tensor(value: torch.Tensor, random: Random) -> torch.Tensor:
     ))()  # fmt: skip
 
 
+def alike(one: bytes, other: bytes, read: Read, folder: Path) -> bool:
+    """Whether two files say the same. A child looks, which what reads them may end."""
+    return not children.done(lambda: meaning(one, read) != meaning(other, read), folder).code
+
+
 def meaning(content: bytes, read: Read) -> Any:
     """What a file says, by another reader than the project's; None where it says nothing."""
     try:
@@ -347,9 +420,16 @@ def _meaning(content: bytes, read: Read) -> Any:
         held = np.load(io.BytesIO(content))
         named = dict(held) if suffix == ".npz" else {"": held}
         return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in named.items()}
-    if suffix == ".png":
+    if suffix in (".png", ".jpg"):
         with Image.open(io.BytesIO(content)) as image:
-            return image.mode, image.size, image.tobytes()
+            said = dict(image.getexif()), image.info.get("transparency")
+            return image.mode, image.size, image.tobytes(), said
+    if suffix in (".csv", ".tsv"):
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        return list(csv.reader(text, delimiter="\t" if suffix == ".tsv" else ","))
+    if suffix == ".parquet":
+        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        return repr((table.schema, table.schema.metadata, table.to_pydict()))
     if suffix == ".pt":
         held = torch.load(io.BytesIO(content), weights_only=True)
         return _digest(repr(_listed(held)).encode())

@@ -1,6 +1,8 @@
 """What a run's folder holds: whether each file is whole, and whether two runs are the same."""
 
+import csv
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,16 @@ TINY = [
 """Four steps an epoch with small networks."""
 
 
+READ = (".yaml", ".json", ".pt", ".png", ".npz", ".jsonl", ".csv", ".pt2")
+"""Files that are looked into."""
+
+
 def torn(folder: Path) -> list[str]:
     """The files below a folder that are not whole. A name that ends in ``.new`` is none yet."""
     found = []
     for path in sorted(folder.rglob("*")):
         try:
-            if path.suffix in (".yaml", ".json", ".pt", ".png", ".npz", ".jsonl"):
+            if path.suffix in READ:
                 _read(path)
         except Exception as error:
             found.append(f"{path.relative_to(folder)} ({type(error).__name__}: {error})")
@@ -43,6 +49,12 @@ def _read(path: Path) -> None:
     elif path.suffix == ".png":
         with Image.open(path) as image:
             image.load()
+    elif path.suffix == ".csv":
+        lines = csv.reader(path.read_text().splitlines())
+        assert len({len(line) for line in lines}) == 1, "lines of several lengths"
+    elif path.suffix == ".pt2":
+        with zipfile.ZipFile(path) as program:
+            assert program.testzip() is None, "no program"
     else:
         with np.load(path) as arrays:
             assert arrays.files, "no arrays"

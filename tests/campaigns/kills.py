@@ -14,7 +14,7 @@ from random import Random
 from pyro_infocat import run
 from pyro_infocat.settings import CHECKPOINT
 from tests.brief import ROOT
-from tests.campaigns import children, operations
+from tests.campaigns import children, data, operations
 from tests.campaigns.folders import TINY, different, torn
 from tests.campaigns.tally import Tally
 from tests.runs import timeless
@@ -27,6 +27,7 @@ STARTS = ["--starts", "3", "--start_epochs", "3"]
 ORDER = (
     *("run", "resume", "starts", "torchrun", "run"),
     *("starts", "resume", "run", "benchmark", "resume"),
+    *("table", "folder", "parquet", "folder"),
 )
 """What the tries kill, in turn."""
 
@@ -85,6 +86,7 @@ class Kind:
             os.setsid()
             os.chdir(self.place)
             children.hurried()
+            data.in_small_blocks()
             if moment is not None:
                 operations.killed(out, moment)
 
@@ -115,6 +117,22 @@ class Resumed(Kind):
         arguments = [*TINY, "--epochs", str(FEWER), "--out", str(out)]
         children.wait(self.begin(out, arguments), self.log(out))
         return True
+
+
+class OfData(Kind):
+    """A run on a table or a folder of pictures."""
+
+    def command(self, out: Path) -> list[str]:
+        return [*super().command(out), *data.flags(self.name, self.place / "data")]
+
+
+class Auto(OfData):
+    """One whose epochs follow from the data; it goes on with as many."""
+
+    def going_on(self, out: Path) -> list[str]:
+        if not (out / CHECKPOINT).exists():
+            return self.command(out)
+        return ["--out", str(out), "--resume", "true"]
 
 
 class Torchrun(Kind):
@@ -163,6 +181,9 @@ KINDS: dict[str, type[Kind]] = {
     "starts": Kind,
     "benchmark": Benchmark,
     "torchrun": Torchrun,
+    "table": Auto,
+    "parquet": OfData,
+    "folder": OfData,
 }
 
 
@@ -171,6 +192,7 @@ def campaign(
 ) -> Tally:
     """Kill and go on, until there were so many kills or the time is over."""
     tally, kinds = Tally(), {}
+    children.must(lambda: data.write(Path()), children.emptied(place / "data"))
     for number in numbers:
         kind = ORDER[number % len(ORDER)]
         if time.monotonic() > until or sum(tally.ends.values()) >= len(numbers):

@@ -21,10 +21,11 @@ class Operations:
     """The operations on a folder's files in this process, from when it is made.
 
     :ivar number: how many there were.
-    :param happens: called with the number of each before it is done.
+    :param happens: called before each is done, with its number and the file that it names: a
+        write names none.
     """
 
-    def __init__(self, folder: Path, happens: Callable[[int], object]) -> None:
+    def __init__(self, folder: Path, happens: Callable[[int, Any], object]) -> None:
         self.folder, self.happens, self.number = str(folder.resolve()), happens, 0
         sys.addaudithook(self._see)
         self._open = builtins.open
@@ -37,10 +38,10 @@ class Operations:
 
         os.fsync = fsync
 
-    def count(self) -> None:
+    def count(self, named: Any = None) -> None:
         """One more."""
         self.number += 1
-        self.happens(self.number)
+        self.happens(self.number, named)
 
     def _is_inside(self, path: Any) -> bool:
         return isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(self.folder)
@@ -48,7 +49,7 @@ class Operations:
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
         if (writes or event in ("os.rename", "os.mkdir")) and self._is_inside(arguments[0]):
-            self.count()
+            self.count(arguments[0])
 
     def _opened(self, file: Any, mode: str = "r", *others: Any, **named: Any) -> Any:
         """``open``, with a raw file that counts where it is written below the folder."""
@@ -65,7 +66,10 @@ class Operations:
                     raise
                 return super().write(content)
 
-        raw = Counting(file, mode.replace("b", "").replace("t", ""))
+        how = mode.replace("b", "").replace("t", "")
+        raw = Counting(file, how, opener=named.get("opener"))
+        if named.get("buffering") == 0:
+            return raw
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         if "b" in mode:
             return buffered
@@ -75,9 +79,9 @@ class Operations:
 def full(folder: Path, first: int, last: int | None = None) -> Operations:
     """The disk is full at an operation and at all that follow, or up to a last one."""
 
-    def happens(number: int) -> None:
+    def happens(number: int, named: Any) -> None:
         if first <= number <= (last or number):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), named)
 
     return Operations(folder, happens)
 
@@ -85,7 +89,7 @@ def full(folder: Path, first: int, last: int | None = None) -> Operations:
 def killed(folder: Path, at: int) -> Operations:
     """The process is killed at an operation."""
 
-    def happens(number: int) -> None:
+    def happens(number: int, named: Any) -> None:
         if number == at:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -119,6 +119,20 @@ def normalised(features: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
     return (features - mean) / (variance + 1e-5).sqrt() * weight + bias
 
 
+@pytest.mark.parametrize("shape", [(1, 30), (2, 2), (7, 1), (3, 5), (3, 2, 9)])
+def test_an_image_of_few_rows_or_columns_gets_black_ones(shape: tuple[int, ...]) -> None:
+    *colour, height, width = shape
+    torch.manual_seed(0)
+    small = Convolutional(shape, width=2, hidden=5).double()
+    sides = (max(4, height), max(4, width))
+    large = Convolutional((*colour, *sides), width=2, hidden=5).double()
+    large.load_state_dict(small.state_dict())
+    x = torch.rand(3, *shape, dtype=torch.float64)
+    padded = torch.zeros(3, *colour, *sides, dtype=torch.float64)
+    padded[..., :height, :width] = x
+    torch.testing.assert_close(small(x.flatten(1)), large(padded.flatten(1)))
+
+
 @pytest.mark.parametrize("norm", [False, True])
 def test_convolutional_by_hand(norm: bool) -> None:
     """Two convolutions, the second with twice the channels, and a layer; ReLU after each."""

@@ -151,10 +151,10 @@ def test_a_data_set() -> None:
 @pytest.mark.parametrize("kind", [str, Path])
 def test_an_archive(kind: Callable[[str], str | Path]) -> None:
     np.savez("mine.npz", x_train=images())
-    run = fit(kind("mine.npz"))
+    run = fit(kind("mine.npz"), preset="digits")
     assert run.settings.data == "mine.npz"
-    assert run.folder == Path("runs/mine/seed0")
-    fit(images(), out="array")
+    assert run.folder == Path("runs/digits/seed0")
+    fit(images(), preset="digits", out="array")
     assert same_run(run.folder, "array")
 
 

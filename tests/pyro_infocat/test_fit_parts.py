@@ -302,8 +302,8 @@ def test_a_reader_from_python() -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "limit": ({"epochs": 0}, "epochs 0: must be at least 1"),
-    "type": ({"epochs": "many"}, "epochs: expected a whole number, not 'many'"),
-    "text of a number": ({"epochs": "3"}, "epochs: expected a whole number, not '3'"),
+    "type": ({"epochs": "many"}, "epochs: expected a whole number or 'auto', not 'many'"),
+    "text of a number": ({"epochs": "3"}, "epochs: expected a whole number or 'auto', not '3'"),
     "not finite": ({"learning_rate": float("inf")}, "learning_rate inf: must be a finite number"),
     "choice": ({"kl": "exact"}, "kl: expected one of 'analytic', 'sampled', not 'exact'"),
     "array": ({"epochs": np.ones(3)}, "epochs: config.yaml cannot hold a ndarray"),
@@ -359,7 +359,7 @@ def test_an_error_of_the_presets_file_names_it() -> None:
     Path("mine.yaml").write_text("epochs: many\n")
     with pytest.raises(pic.UserError) as refusal:
         pic.fit(preset="mine.yaml")
-    assert str(refusal.value) == "mine.yaml: epochs: expected a whole number, not 'many'"
+    assert str(refusal.value) == "mine.yaml: epochs: expected a whole number or 'auto', not 'many'"
     Path("mine.yaml").write_text("epoch: 3\n")
     with pytest.raises(pic.UserError) as refusal:
         pic.fit(preset="mine.yaml")

@@ -219,7 +219,7 @@ def test_a_config_without_a_class(part: str, copy: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("epochs", "many", "epochs: expected a whole number, not 'many'"),
+        ("epochs", "many", "epochs: expected a whole number or 'auto', not 'many'"),
         ("observe", "colour", "observe: expected one of 'auto', 'binary', 'grey', not 'colour'"),
         ("seed", -1, "seed -1: must be at least 0"),
         ("weights", {"consistency": "much"}, "weights.consistency: expected a number, not 'much'"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_infocat import benchmark
+from pyro_infocat import benchmark, seeds
 from pyro_infocat.places import PRESETS
 
 PRESET = str(PRESETS / "digits.yaml")
@@ -64,7 +64,10 @@ WRONG = {
     ),
     "no flag": ([PRESET, "--name", "a", "--epoch", "3"], "no such flag: --epoch 3"),
     "a preset's key": (["wrong.yaml"], "wrong.yaml: no such key 'epoch'; did you mean epochs?"),
-    "a preset's value": (["many.yaml"], "many.yaml: epochs: expected a whole number, not 'many'"),
+    "a preset's value": (
+        ["many.yaml"],
+        "many.yaml: epochs: expected a whole number or 'auto', not 'many'",
+    ),
     "a name that breaks a table": ([PRESET, "--name", "a|b"], "--name 'a|b': must have a letter"),
     "an empty name": ([PRESET, "--name", ""], "--name '': must have a letter or a digit in it"),
     "a name of signs": ([PRESET, "--name", "--"], "--name"),
@@ -102,7 +105,7 @@ def test_a_recipe_that_the_disk_has_no_room_for(
         assert "No space left on device" in refuse(PRESET, "--seeds", "0")
     assert not [path for path in Path("runs").rglob("*") if path.is_file()]
     started: list[object] = []
-    monkeypatch.setattr(benchmark, "_run", lambda *given: started.append(given) or 1)
+    monkeypatch.setattr(seeds, "outcome", lambda run: started.append(run) or "no")
     assert benchmark.main(["--results", "results", "--out", "runs", PRESET, "--seeds", "0"]) == 1
     assert len(started) == 1
 

@@ -39,10 +39,11 @@ COMMANDS = {
     "pyro_infocat.sample": "--temperature",
     "pyro_infocat.export": "--given",
     "pyro_infocat.benchmark": "--seeds",
+    "pyro_infocat.tune": "--trials",
     "pyro_infocat run": "--information_weight",
     "pyro_infocat sample": "--temperature",
     "pyro_infocat benchmark": "--seeds",
-    "pyro_infocat": "run|sample|categorise|export|benchmark",
+    "pyro_infocat": "run|sample|categorise|export|benchmark|tune",
 }
 
 
@@ -102,7 +103,7 @@ def test_no_command_and_another() -> None:
     """Of the one command that an installed copy has."""
     none, other = ask("pyro_infocat"), ask("pyro_infocat", "train")
     assert (none.code, other.code) == (2, 2)
-    there = "give one of run, sample, categorise, export, benchmark"
+    there = "give one of run, sample, categorise, export, benchmark, tune"
     assert none.err == f"error: a command is missing; {there}"
     assert other.err == f"error: no command 'train'; {there}"
     assert not (none.imported | other.imported) & HEAVY
@@ -124,7 +125,7 @@ def test_the_commands_of_an_installed_copy(
         "error: --seed -1: must be at least 0",
         "error: --jobs 0: must be at least 1",
     ]
-    commands = "run|sample|categorise|export|benchmark"
+    commands = "run|sample|categorise|export|benchmark|tune"
     assert captured.out == f"usage: pyro-infocat {commands} ...; each has its own --help\n"
     # Classes of the user's own lie where the command is typed.
     assert sys.path.count(str(tmp_path)) == 1

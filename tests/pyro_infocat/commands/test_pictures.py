@@ -51,7 +51,7 @@ def test_the_first_line_says_what_was_taken_for_what(capsys: pytest.CaptureFixtu
     assert main(["--data", "photos/", *small]) == 0
     said = capsys.readouterr().out.splitlines()[0]
     assert said == (
-        "data: 'photos/' is a folder of 20 grey images, 4 x 4, no labels; preset digits"
+        "data: 'photos/' is a folder of 20 grey images, 4 x 4, no labels; preset images"
     )
     assert Path("runs/photos/seed0/metrics.json").exists()
     assert main(["--data", "photos", "--config", "mnist-blind", *small, "--out", "other"]) == 0

@@ -45,16 +45,17 @@ NAMES = st.sampled_from(["reconstruction", "kl_z", "kl_c", "consistency", "kl_mi
 
 
 @st.composite
-def pairs(draw: st.DrawFn) -> list[list[float]]:
-    epochs = sorted(draw(st.sets(st.integers(0, 50), min_size=1, max_size=4)))
-    return [[epoch, draw(st.floats(0, 1e6))] for epoch in epochs]
+def pairs(draw: st.DrawFn) -> list[list[float | str]]:
+    places = sorted(draw(st.sets(st.integers(0, 50), min_size=1, max_size=4)))
+    sign = draw(st.sampled_from(["", "%"]))
+    return [[f"{at}%" if sign else at, draw(st.floats(0, 1e6))] for at in places]
 
 
 def values(kind: Any, limits: Mapping[str, float] | None = None) -> st.SearchStrategy[Any]:
     """Values of a type, as a config holds them."""
     limits, inner = limits or {}, get_args(kind)
     if is_union(kind):
-        return st.one_of(*(values(one) for one in inner))
+        return st.one_of(*(values(one, limits) for one in inner))
     if kind is bool:
         return st.booleans()
     if kind is int:

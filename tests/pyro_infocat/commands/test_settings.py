@@ -14,6 +14,7 @@ from pyro_infocat.data import Split
 from pyro_infocat.places import PRESETS
 from pyro_infocat.run import main
 from pyro_infocat.settings import DECLARED
+from pyro_infocat.training.sizes import sized
 from tests.runs import parse
 from tests.tables import facts_for, rows
 
@@ -97,6 +98,7 @@ def test_a_preset_parses_and_its_parts_fit(preset: Path) -> None:
     # A table may not have fewer rows than categories.
     pixels = torch.randint(facts.levels, (10, facts.features)) if facts.images else rows(10)
     split = Split(pixels, torch.zeros(10), facts.levels)
+    settings, _ = sized(settings, len(split))
     try_parts(settings, parts, split, observed)
 
 

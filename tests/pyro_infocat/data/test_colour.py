@@ -69,7 +69,7 @@ def test_the_preset_is_chosen_by_the_header(layout: str, ending: str, write: Wri
         np.save(path, given)
     assert shape_of(path) == given.shape
     assert kind_of(path) is IMAGES
-    assert preset_for(path) == ("colour" if held.ndim == 4 else "digits")
+    assert preset_for(path) == ("colour" if held.ndim == 4 else "images")
 
 
 def test_a_header_says_the_shape_of_what_would_not_fit_into_memory() -> None:
@@ -96,7 +96,7 @@ def test_a_file_without_a_header_has_no_shape(content: bytes | None, write: Writ
             Path(path).write_bytes(content)
         assert shape_of(path) == ()
     # Its reader says what is wrong.
-    assert preset_for("mine.npz") == "digits"
+    assert preset_for("mine.npz") == "images"
 
 
 def test_what_a_file_is_taken_for(write: Write) -> None:

@@ -135,8 +135,8 @@ def test_grey_images_are_grey_in_whatever_mode(mode: str) -> None:
             grey = grey.convert(mode)
         grey.save(f"photos/{number}.{'jpg' if mode == 'grey JPEG' else 'png'}")
     data = read()
-    assert data.facts == Facts("digits", (8, 8), 256, (), fitted=True)
-    assert preset_for("photos") == "digits"
+    assert data.facts == Facts("images", (8, 8), 256, (), fitted=True)
+    assert preset_for("photos") == "images"
     if mode not in ("1", "grey JPEG"):
         there = sorted(picture(n, colour=False).tobytes() for n in range(4))
         held = torch.cat([images(data), images(data, "test")])

@@ -332,6 +332,41 @@ def test_scratch_files_lie_where_tmpdir_says(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_takes_no_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "x.npy", random_bytes(20, 5, 4))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    given = ["--data", str(tmp_path / "x.npy"), "--data_on", "disk", "--out", str(tmp_path / "o")]
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert "nowhere' takes no file (No such file or directory); set TMPDIR to a folder" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["M8[s]", "m8[s]", "V4", "c8"])
+def test_an_array_of_no_real_numbers_is_refused_from_disk_too(kind: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.zeros((9, 2), kind))
+    said = []
+    for data_on in ("memory", "disk"):
+        with pytest.raises(UserError) as refusal:
+            Table(str(tmp_path / "t.npy"), data_on=data_on).read()
+        said.append(str(refusal.value))
+    assert said[0] == said[1]
+
+
+def test_a_column_inside_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    inner = [{"x": n} for n in range(20)]
+    flat = [0.5 * n for n in range(20)]
+    whole = pyarrow.table({"a": inner, "a.x": flat})
+    pyarrow.parquet.write_table(whole, tmp_path / "t.parquet")
+    read = Table(str(tmp_path / "t.parquet"), None, ["-a"], "disk").read()
+    assert [column.name for column in read.facts.columns] == ["a.x"]
+
+
 MEASURE = r"""
 import re, sys
 from pathlib import Path
@@ -361,6 +396,21 @@ def mebibytes_to_read(reader: str, kind: str, path: Path, data_on: str) -> float
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return int(done.stdout) / 2**10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no count of memory here")
+def test_memory_does_not_grow_with_the_rows_of_a_parquet_file(tmp_path: Path) -> None:
+    sizes = []
+    for number in (100_000, 400_000):
+        columns = np.random.default_rng(0).random((number, 40), np.float32)
+        names = [f"x{n}" for n in range(40)]
+        path = tmp_path / f"{number}.parquet"
+        pd.DataFrame(columns, columns=names).to_parquet(path, row_group_size=50_000)
+        sizes.append(mebibytes_to_read("table", "Table", path, "disk"))
+    more = 300_000 * 40 * 4 / 2**20
+    # Of a column at a time, some copies in double precision.
+    assert sizes[1] - sizes[0] < 0.5 * more
 
 
 @pytest.mark.slow

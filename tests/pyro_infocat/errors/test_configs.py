@@ -17,7 +17,7 @@ CONFIGS = {
     "list": ("- epochs: 3", ["must hold keys with values", "not a list"]),
     "word alone": ("epochs", ["must hold keys with values", "not a str"]),
     "empty": ("", ["must hold keys with values", "not nothing"]),
-    "type": ("epochs: many", ["epochs: expected a whole number, not 'many'"]),
+    "type": ("epochs: many", ["epochs: expected a whole number or 'auto', not 'many'"]),
     "type of a list": ("weights: [1]", ["weights: expected names with values", "'[1]'"]),
     "type of a part": ("prior: 3", ["prior: '3' is no class", "models.priors.Orthogonal"]),
     "type of several parts": ("terms: {a: 3}", ["terms: expected a class path", "{'a': 3}"]),
@@ -56,7 +56,7 @@ STRICT = {
     ),
     "list for a key": ("? [seed]\n: 3", ["a key must be a word"]),
     "date": ("seed: 2024-01-01", ["seed: expected a whole number, not '2024-01-01'"]),
-    "time": ("epochs: 12:30:45", ["epochs: expected a whole number, not '12:30:45'"]),
+    "time": ("epochs: 12:30:45", ["epochs: expected a whole number or 'auto', not '12:30:45'"]),
     "yes": ("graph: yes", ["graph: expected true or false, not 'yes'"]),
     "octal": ("seed: 0o17", ["seed: expected a whole number, not '0o17'"]),
     "thousands of digits": (f"seed: {'9' * 5000}", ["a number of 5000 characters", "line 1"]),
@@ -154,7 +154,7 @@ def test_a_wrong_value_in_a_config(text: str, said: str, refuse: Refuse) -> None
 def test_a_flag_over_a_config_is_named_as_a_flag(refuse: Refuse) -> None:
     Path("mine.yaml").write_text("epochs: 3")
     error = refuse("--config", "mine.yaml", "--epochs", "many")
-    assert error == "--epochs: expected a whole number, not 'many'"
+    assert error == "--epochs: expected a whole number or 'auto', not 'many'"
 
 
 def test_a_flag_beside_a_config_is_named_as_a_flag(refuse: Refuse) -> None:

@@ -61,10 +61,19 @@ VALUES = {
     "config of too long a name": (["--config", "a" * 300], ["--config", "File name too long"]),
     "config that is a folder": (["--config", "."], ["--config", "'.'", "Is a directory"]),
     "epochs": (["--epochs", "0"], ["--epochs 0", "at least 1"]),
-    "epochs in words": (["--epochs", "many"], ["--epochs: expected a whole number, not 'many'"]),
-    "no epochs": (["--epochs="], ["--epochs: expected a whole number, not ''"]),
-    "half an epoch": (["--epochs", "1.5"], ["--epochs: expected a whole number, not '1.5'"]),
-    "an answer for epochs": (["--epochs", "true"], ["--epochs: expected a whole number, not"]),
+    "epochs in words": (
+        ["--epochs", "many"],
+        ["--epochs: expected a whole number or 'auto', not 'many'"],
+    ),
+    "no epochs": (["--epochs="], ["--epochs: expected a whole number or 'auto', not ''"]),
+    "half an epoch": (
+        ["--epochs", "1.5"],
+        ["--epochs: expected a whole number or 'auto', not '1.5'"],
+    ),
+    "an answer for epochs": (
+        ["--epochs", "true"],
+        ["--epochs: expected a whole number or 'auto', not"],
+    ),
     "batch size": (["--batch_size", "-3"], ["--batch_size -3", "at least 1"]),
     "large batch": (["--batch_size", "2147483648"], ["2147483648", "at most 2147483647"]),
     "particles": (["--particles", "0"], ["--particles 0", "at least 1"]),

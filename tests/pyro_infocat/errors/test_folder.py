@@ -123,7 +123,7 @@ def test_resume_with_more_epochs_than_a_cosine_was_spread_over(
     before = contents(trained)
     flags = [*SMALL, "--anneal", "cosine", "--resume", "true"]
     error = refuse(*flags, "--epochs", "7", fresh=False)
-    assert f"--epochs 7: what changes with the epochs of '{OUT}' was spread over 1" in error
+    assert f"--epochs 7: the cosine learning rate of '{OUT}' was spread over 1" in error
     assert contents(trained) == before
     # Where a schedule says the rate, there is none to spread.
     schedule = ["--schedules.learning_rate", "[[0, 0.001]]"]
@@ -151,7 +151,7 @@ def test_resume_on_other_images(refuse: Refuse, capsys: pytest.CaptureFixture[st
         np.savez("mine.npz", x_train=train, x_test=test)
 
     write(images[:50], images[50:])
-    flags = [*SMALL, "--data", "mine.npz", "--epochs"]
+    flags = ["--config", "digits", *SMALL, "--data", "mine.npz", "--epochs"]
     assert main([*flags, "1", "--out", OUT]) == 0, capsys.readouterr().err
     before = contents(Path(OUT))
     darker = images.copy()

@@ -21,6 +21,7 @@ from models import CatVAE
 from pyro_infocat.build import Builder, observation
 from pyro_infocat.data.dataset import Split
 from pyro_infocat.places import PRESETS
+from pyro_infocat.training.clusters import Clusters, Mixture, Scale
 from pyro_infocat.training.step import Step
 from tests.runs import parse
 from tests.tables import facts_for
@@ -85,6 +86,8 @@ def take_two_steps(flags: list[str]) -> None:
             kind = torch.uint8 if facts.images else torch.float32
             pixels = torch.zeros(300, facts.features, dtype=kind)
             split = Split(pixels, torch.zeros(300, dtype=torch.int64), facts.levels)
+        with GPU:
+            parts.bound.clusters = some_clusters(split, parts.model.prior.categories)
         parts.bound.weights = dict.fromkeys(parts.bound.signs, 1.0)
         assert parts.bound.written_out(parts.model, parts.guide)
         module = parts.bound(parts.model, parts.guide).train()
@@ -96,6 +99,15 @@ def take_two_steps(flags: list[str]) -> None:
                 terms = step(torch.arange(64, device=GPU))
         assert terms.keys() == set(parts.bound.signs)
         assert all(term.device == GPU for term in terms.values())
+
+
+def some_clusters(split: Split, categories: int) -> Clusters:
+    """As k-means finds them, of which only the shapes count here."""
+    features = split.pixels.shape[1]
+    alike = torch.eye(features).expand(categories, -1, -1)
+    centres = torch.zeros(categories, features)
+    mixture = Mixture(alike, centres, torch.zeros(categories))
+    return Clusters(Scale(split.grey(), ()), mixture, torch.ones(categories))
 
 
 @pytest.mark.usefixtures("alone", "no_engine")

@@ -4,17 +4,20 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from pyro_infocat import UserError
+from pyro_infocat import UserError, check_parts
 from pyro_infocat.run import main
 from pyro_infocat.settings import CONFIG, MAY_BE_AUTO, Settings, from_dict
 from pyro_infocat.storage.folder import RunFolder, differences, spread
 from pyro_infocat.training import sizes
 from pyro_infocat.training.sizes import batch_size, epochs, sized
-from tests.brief import SMALL
+from tests.brief import SMALL, be_brief
 from tests.runs import history, parse, same_run
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 NUMBERS = [2, 30, 100, 150, 1_000, 1_797, 7_291, 60_000, 1_000_000]
 
@@ -65,8 +68,7 @@ def test_shares_of_the_run_are_epochs_up_to_the_last() -> None:
 
 
 def test_what_is_spread_over_the_epochs() -> None:
-    assert spread(SCHEDULED)
-    assert not spread(replace(SCHEDULED, schedules={"kl_z": [[0, 0], [5, 1]]}))
+    assert not spread(SCHEDULED)
     assert spread(replace(Settings(), anneal="cosine"))
     steady = replace(Settings(), anneal="cosine", schedules={"learning_rate": [[0, 1e-3]]})
     assert not spread(steady)
@@ -110,8 +112,8 @@ def test_shares_rise_and_weights_are_numbers(
     ("value", "said"),
     [
         ("0", "0: must be at least 1"),
-        ("many", "expected a whole number or one of 'auto', not 'many'"),
-        ("1.5", "expected a whole number or one of 'auto', not '1.5'"),
+        ("many", "expected a whole number or 'auto', not 'many'"),
+        ("1.5", "expected a whole number or 'auto', not '1.5'"),
     ],
 )
 def test_other_words_are_refused(
@@ -154,10 +156,35 @@ def test_a_run_keeps_the_numbers_that_it_began_with(
     monkeypatch.setattr(sizes, "LEAST_EPOCHS", 3)
     assert main([*auto, *shares, "--out", "auto", "--resume", "true"]) == 0
     assert RunFolder(Path("auto")).settings()[0].epochs == 2
-    capsys.readouterr()
-    more = [*auto, *shares, "--epochs", "3", "--out", "auto", "--resume", "true"]
-    assert main(more) == 2
-    assert "what changes with the epochs of 'auto' was spread over 2" in capsys.readouterr().err
+    # With more epochs the schedules stay where they were.
+    more = ["--epochs", "4", "--resume", "true", "--out"]
+    assert main([*auto, *shares, *more, "auto"]) == 0
+    assert main([*numbers, "--schedules", "{kl_z: [[0, 0], [1, 1]]}", *more, "told"]) == 0
+    assert same_run("auto", "told")
+    assert main(["--out", "auto", "--resume", "true", "--epochs", "5"]) == 0
+    assert [row["kl_z"] for row in history("auto")][4] == pytest.approx(
+        history("auto")[3]["kl_z"], rel=0.5
+    )
+
+
+def test_a_config_that_was_made_auto_is_no_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_brief(monkeypatch)
+    assert main([*SMALL, "--epochs", "1", "--out", "auto"]) == 0
+    config = Path("auto", CONFIG)
+    config.write_text(config.read_text().replace("epochs: 1\n", "epochs: auto\n", 1))
+    assert main(["--out", "auto", "--resume", "true"]) == 2
+    said = "says so too, and a run's own has what it began with"
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_parts_are_tried_by_the_sizes_that_a_run_would_have() -> None:
+    rows = np.random.default_rng(0).random((30, 3))
+    made = check_parts(rows, epochs="auto", batch_size="auto", **{"prior.categories": 3})
+    assert made.model.prior.categories == 3
 
 
 def test_a_part_of_no_class_is_no_word_for_a_number() -> None:
