@@ -7,7 +7,7 @@ from typing import Any
 from pyro_infocat.settings import AUTO, Settings
 
 LEAST_BATCH, MOST_BATCH = 32, 256
-"""Examples in a step."""
+"""Examples in a step, about."""
 
 BATCHES = 10
 """Steps in an epoch of few examples: they get smaller batches."""
@@ -17,8 +17,13 @@ LEAST_EPOCHS = 10
 
 
 def batch_size(examples: int) -> int:
-    """B for a training split of N examples: N / 10, from 32 to 256."""
-    return min(max(examples // BATCHES, LEAST_BATCH), MOST_BATCH)
+    """B for a training split of N examples: about N / 10, from 32 to 256.
+
+    All batches are alike but for an example or two: a guard that counts the categories of a batch
+    means nothing on a small one that is left over.
+    """
+    most = min(max(examples // BATCHES, LEAST_BATCH), MOST_BATCH)
+    return math.ceil(examples / math.ceil(examples / most))
 
 
 def epochs(examples: int, batch: int, steps: int) -> int:
