@@ -149,6 +149,6 @@ def no_data_set(name: str) -> UserError:
     else:
         text = (
             f"no data set '{name}'; choose from {', '.join(DATA_SETS)}, or give a folder "
-            "or an .npz of your own images, or a table (.csv, .tsv, .parquet)"
+            "or an .npz or .npy of your own images, or a table (.csv, .tsv, .parquet, .npy)"
         )
     return UserError(text, "data")

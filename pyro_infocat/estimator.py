@@ -183,7 +183,8 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     def sample(self, n_samples: int = 1, category: int | None = None) -> tuple[Any, np.ndarray]:
         """Generated examples, as ``fit``'s, and their categories (N,).
 
-        c ~ p(c) where no category is given, z ~ p(z | c); an example is the mean of p(x | z).
+        c ~ p(c) where no category is given, z ~ p(z | c); a row of a table is drawn from
+        p(x | z), and an image is the mean of it.
         """
         check_is_fitted(self, "run_")
         if n_samples < 1:
@@ -195,7 +196,8 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
             c = prior.category().sample((n_samples,))
             if category is not None:
                 c = torch.full_like(c, category)
-            x = mean_of(self.run_.model.decoder(prior.component(c).sample()))
+            given_z = self.run_.model.decoder(prior.component(c).sample())
+            x = given_z.sample() if self.run_.facts.columns else mean_of(given_z)
             return self._shown(x), c.numpy()
 
     def save(self, folder: str | Path) -> None:

@@ -145,7 +145,12 @@ class Settings:
         least=1,
         most=1_000_000,
     )
-    steps: int = setting(5000, "steps that --epochs auto makes of a run, about", least=1, most=MOST)
+    steps: int = setting(
+        5000,
+        "steps that --epochs auto makes of a run, about; 10 epochs at least",
+        least=1,
+        most=MOST,
+    )
     batch_size: int = setting(
         128,
         "examples in a step; auto: by the number of examples",

@@ -168,6 +168,7 @@ class Search:
 
     def __init__(self, run: Resolver, by: str, space: Mapping[str, Any]) -> None:
         from pyro_infocat.api import check_parts
+        from pyro_infocat.experiment import read_data
         from pyro_infocat.storage.folder import flat
 
         self.given, self.trust, self.by = list(run.given), run.trust, by
@@ -185,6 +186,9 @@ class Search:
             if {name, role} & fixed:
                 raise UserError(f"must be the same in all trials of --by {by}", f"space: {name}")
         self.space = {name: self._way(name, space[name]) for name in sorted(space)}
+        if said := read_data(self.settings({})).said:
+            # Columns are features unless a flag says otherwise.
+            print(f"data: {said}")
         for end in (0, -1):
             corner = {name: _values(name, given)[end] for name, given in space.items()}
             try:
@@ -254,6 +258,10 @@ def _drawn(trial: Any) -> dict[str, Any]:
 
 def run(options: Options, search: Search, name: str) -> int:
     """Work on a study until it has its trials; returns 1 where none of them ended well."""
+    if options.out.exists() and f" of '{name}':" not in options.out.read_text().split("\n")[0]:
+        raise UserError(
+            f"is there, and is not of the study '{name}'; give another file", "out", options.out
+        )
     worker = Worker(options, search, name)
     while worker.work():
         pass

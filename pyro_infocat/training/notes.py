@@ -39,7 +39,9 @@ def notes(settings: Settings, parts: Parts, facts: Facts) -> Iterator[str]:
     size = settings.data_size
     if size != Settings.data_size and settings.reader is None and not facts.fitted:
         yield f"--data_size {size}: does not apply, since the data are no folder of pictures"
-    if facts.columns and not parts.model.decoder.likelihood.of_columns:
+    of_columns = parts.model.decoder.likelihood.of_columns
+    # A reader of the user's own knows what its columns are.
+    if facts.columns and settings.reader is None and not of_columns:
         yield (
             f"--likelihood {settings.likelihood.class_path}: whether it fits the columns of a "
             "table is for you to know; models.tables.Mixed does"

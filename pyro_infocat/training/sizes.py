@@ -47,5 +47,7 @@ def sized(settings: Settings, examples: int) -> tuple[Settings, list[str]]:
         chosen["start_epochs"] = math.ceil(chosen.get("epochs", settings.epochs) / 3)
     if not chosen:
         return settings, []
+    settings = replace(settings, **chosen)
     said = " ".join(f"--{name} {value}" for name, value in chosen.items())
-    return replace(settings, **chosen), [f"{said}: auto, for {examples:,} training examples"]
+    steps = settings.epochs * math.ceil(examples / settings.batch_size)
+    return settings, [f"{said}: auto, for {examples:,} training examples ({steps:,} steps)"]

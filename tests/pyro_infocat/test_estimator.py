@@ -154,6 +154,10 @@ def test_a_data_frame_keeps_its_names_and_kinds(
     shown, _ = model.sample(4)
     assert list(shown.columns) == ["height", "colour", "visits"]
     assert set(shown["colour"]) <= {"red", "green", "blue"}
+    # Drawn, not the mean of what could be: a count is whole.
+    many = model.sample(200)[0]
+    assert (many["visits"] == many["visits"].round()).all()
+    assert many["visits"].nunique() > 1
     assert np.isfinite(model.score_samples(frame)).all()
     model.save("frames")
     back = InfoCatVAE.load("frames")

@@ -299,10 +299,21 @@ def test_draws_depend_on_the_seed_and_the_number(
     monkeypatch.setattr(trained, "gains", staticmethod(by_number), raising=False)
     drawn = []
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        flags = ["--name", name, "--trials", "3", "--seed", seed]
+        flags = ["--name", name, "--out", f"{name}.yaml", "--trials", "3", "--seed", seed]
         assert tune.main([*COMMAND, *SPACE, *flags]) == 0
         drawn.append([trial.params for trial in study(name).trials])
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_file_of_another_study_is_not_written_over(
+    trained: type[Trained], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for content in ("# Trial 0 of 'other': elbo 1.0 nats per example.\n", "mine: 1\n", ""):
+        Path("best.yaml").write_text(content)
+        assert tune.main([*COMMAND, *SPACE, "--name", "one", "--trials", "1"]) == 2
+        said = "error: --out best.yaml: is there, and is not of the study 'one'; give another file"
+        assert said in capsys.readouterr().err
+        assert Path("best.yaml").read_text() == content
 
 
 # What is searched, and by what.

@@ -58,7 +58,7 @@ def test_what_was_given_stays() -> None:
     given = parse(["--batch_size", "7", "--epochs", "auto"])[0]
     found, (line,) = sized(given, 1000)
     assert (found.batch_size, found.epochs) == (7, epochs(1000, 7, 5000))
-    assert line == f"--epochs {found.epochs}: auto, for 1,000 training examples"
+    assert line == f"--epochs {found.epochs}: auto, for 1,000 training examples (5,005 steps)"
 
 
 SCHEDULED = replace(
