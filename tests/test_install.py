@@ -285,7 +285,7 @@ def test_a_wheel_says_what_it_needs(unpacked: Path) -> None:
     assert metadata["License-Expression"] == "MIT"
     needed = [line for line in metadata.get_all("Requires-Dist") or () if "extra ==" not in line]
     assert needed == [line for line in lines if line[:1] not in ("", "#")]
-    assert metadata.get_all("Provides-Extra") == ["parquet", "export"]
+    assert metadata.get_all("Provides-Extra") == ["parquet", "cluster", "tune", "export"]
 
 
 @pytest.mark.slow
