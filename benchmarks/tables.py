@@ -6,7 +6,7 @@ Nothing is run. Needed where a table changed without a run: a preset was edited,
 marked, or a setting was declared.
 """
 
-from benchmarks import estimators, growth, step_time, studies, wall
+from benchmarks import defaults, estimators, growth, large_data, step_time, studies, wall
 from benchmarks.documents import Table, write
 from pyro_infocat.cli.reference import classes, reference
 
@@ -14,8 +14,10 @@ TABLES: dict[str, Table] = {
     **{study.mark: study.table for study in studies.STUDIES.values()},
     "classes": lambda document: classes(),
     "counts": lambda document: studies.counts(studies.STUDIES["rivals"].results),
+    "defaults": lambda document: defaults.table(defaults.RESULTS),
     "estimators": lambda document: estimators.committed(),
     "growth": lambda document: growth.table(),
+    "large-data": lambda document: large_data.table(),
     "settings": lambda document: reference(),
     "steps": lambda document: step_time.table(),
     "wall": lambda document: wall.table(),

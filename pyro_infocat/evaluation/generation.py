@@ -20,8 +20,8 @@ from pyro_infocat.evaluation.means import mean_of
 JUDGE_EXAMPLES = 600_000
 """Examples that the independent classifier sees before it stops, unless it stops by itself."""
 
-MOST_LEARNED = 60_000
-"""Examples that it is trained on, at most."""
+MOST_LEARNED = 60_000 * 28 * 28
+"""Numbers that it is trained on, at most: all of MNIST. It makes copies of them."""
 
 GENERATED = 20_000
 """Generated images that the independent classifier judges, of all categories together."""
@@ -29,7 +29,7 @@ GENERATED = 20_000
 
 def judge(train: Split, seed: int) -> MLPClassifier:
     """A classifier of grey images, trained on the labels of the training split."""
-    train = train.some(MOST_LEARNED)
+    train = train.some(MOST_LEARNED // train.pixels.shape[1])
     passes = max(10, JUDGE_EXAMPLES // len(train))
     labels = train.labels.cpu().numpy()
     # It stops early by a stratified tenth of the examples, where every label has one to give.
