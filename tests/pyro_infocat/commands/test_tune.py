@@ -101,6 +101,7 @@ def test_neither_labels_nor_the_test_split_have_a_say() -> None:
         y = random.integers(0, 3, 80)
         np.savez(f"{name}.npz", x_train=train, x_test=x_test, y_train=y[:60], y_test=y[60:])
         flags = ["--name", name, "--data", f"{name}.npz", "--batch_size", "30"]
+        flags += ["--out", f"{name}.yaml"]
         assert tune.main([*COMMAND, *flags, "--trials", "2"]) == 0
     one, other = ([(t.params, t.value) for t in study(n).trials] for n in ("one", "other"))
     assert one == other

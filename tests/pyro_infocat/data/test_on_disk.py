@@ -402,15 +402,15 @@ def mebibytes_to_read(reader: str, kind: str, path: Path, data_on: str) -> float
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no count of memory here")
 def test_memory_does_not_grow_with_the_rows_of_a_parquet_file(tmp_path: Path) -> None:
     sizes = []
-    for number in (100_000, 400_000):
+    for number in (400_000, 1_200_000):
         columns = np.random.default_rng(0).random((number, 40), np.float32)
         names = [f"x{n}" for n in range(40)]
         path = tmp_path / f"{number}.parquet"
         pd.DataFrame(columns, columns=names).to_parquet(path, row_group_size=50_000)
         sizes.append(mebibytes_to_read("table", "Table", path, "disk"))
-    more = 300_000 * 40 * 4 / 2**20
-    # Of a column at a time, some copies in double precision.
-    assert sizes[1] - sizes[0] < 0.5 * more
+    more = 800_000 * 40 * 4 / 2**20
+    # A column at a time takes some copies of it in double precision.
+    assert sizes[1] - sizes[0] < 0.8 * more
 
 
 @pytest.mark.slow
