@@ -38,11 +38,7 @@ class MLP(Encoder):
         super().__init__()
         whole("features", features)
         widths("hidden", hidden)
-        layers: list[nn.Module] = []
-        for before, after in pairwise([features, *hidden]):
-            layers += [nn.Linear(before, after), nn.BatchNorm1d(after) if norm else nn.Identity()]
-            layers.append(nn.ReLU())
-        self.network = nn.Sequential(*layers)
+        self.network = nn.Sequential(*dense(features, hidden, norm))
         self.width = hidden[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,25 +46,45 @@ class MLP(Encoder):
         return self.network(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.width)
 
 
+def dense(features: int, hidden: Sequence[int], norm: bool) -> list[nn.Module]:
+    """Fully connected layers of these widths, with ReLU after each.
+
+    :param features: numbers that go in.
+    :param norm: batch normalisation before each ReLU.
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise([features, *hidden]):
+        layers += [nn.Linear(before, after), nn.BatchNorm1d(after) if norm else nn.Identity()]
+        layers.append(nn.ReLU())
+    return layers
+
+
 class Convolutional(Encoder):
-    """Two strided convolutions and a fully connected layer.
+    """Two strided convolutions and fully connected layers.
 
     An image of fewer than 4 rows or columns gets black ones.
 
     :param shape: (height, width) of an image, (3, height, width) of one in colour.
     :param width: channels of the first convolution; the second has twice as many.
-    :param hidden: H.
+    :param hidden: widths of the fully connected layers, or the width of one; the last is H.
     :param norm: batch normalisation before each ReLU.
-    :raises ValueError: for a size below 1.
+    :raises ValueError: for no layer or a size below 1.
     """
 
     def __init__(
-        self, shape: Sequence[int], width: int = 32, hidden: int = 256, norm: bool = False
+        self,
+        shape: Sequence[int],
+        width: int = 32,
+        hidden: int | Sequence[int] = 256,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.image = picture(shape)
         whole("width", width)
-        whole("hidden", hidden)
+        if not isinstance(hidden, Sequence):
+            whole("hidden", hidden)
+            hidden = [hidden]
+        widths("hidden", hidden)
         convolutions = strided_convolutions(width, norm, self.image[0])
         channels, *sides = self.image
         # Two halvings leave something of them.
@@ -76,13 +92,8 @@ class Convolutional(Encoder):
         self.black = (0, breadth - sides[1], 0, height - sides[0])
         with torch.no_grad():
             flat = convolutions.eval()(torch.zeros(1, channels, height, breadth)).shape[-1]
-        self.network = nn.Sequential(
-            convolutions.train(),
-            nn.Linear(flat, hidden),
-            nn.BatchNorm1d(hidden) if norm else nn.Identity(),
-            nn.ReLU(),
-        )
-        self.width = hidden
+        self.network = nn.Sequential(convolutions.train(), *dense(flat, hidden, norm))
+        self.width = hidden[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.network(pad(x.reshape(-1, *self.image), self.black))

@@ -72,7 +72,9 @@ def run(
             settings, said = precise(settings, device)
         checkpoint = folder.reopen(settings) if resume else None
         if checkpoint is not None:
-            settings = where_they_were(folder, settings)
+            asked, settings = settings, where_they_were(folder, settings)
+            if settings != asked:
+                said.append("--schedules stay where they were, as if the run had not become longer")
         data = (read_data(settings) if data is None else data).checked()
         _check_on_disk(settings, data)
         data = data.to(device, on_device(settings.data_on, data.train.bytes, device))

@@ -13,9 +13,10 @@ from pyro_infocat.data import DataSet
 from pyro_infocat.data.archive import checked
 from pyro_infocat.data.images import of_archive
 from pyro_infocat.errors import UserError, reason
-from pyro_infocat.kinds import COLOUR, TABLE
+from pyro_infocat.kinds import TABLE
 from pyro_infocat.loading import is_frame
 from pyro_infocat.parts import named
+from pyro_infocat.places import PRESETS
 from pyro_infocat.resolve import Given, Resolver, nearest, preset_of, preset_path, read_config
 from pyro_infocat.settings import DECLARED, ROLES, SEVERAL, Part, Settings, default
 
@@ -48,9 +49,10 @@ def given_data(
 
 
 def usual_preset(held: Any) -> str | None:
-    """The preset of a table or of images in colour; None of anything else."""
+    """The preset of a table, or the one that a data set says; None where that is none of ours."""
     if isinstance(held, DataSet):
-        return COLOUR if held.facts.colour else None
+        own = held.facts.preset
+        return own if own in {file.stem for file in PRESETS.glob("*.yaml")} else None
     return None if held is None else TABLE.preset
 
 

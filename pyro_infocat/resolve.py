@@ -32,6 +32,7 @@ from pyro_infocat.parts import (
 )
 from pyro_infocat.places import PRESETS
 from pyro_infocat.settings import (
+    AUTO,
     CHECKPOINT,
     DECLARED,
     MADE_BY,
@@ -230,6 +231,11 @@ class Resolver:
         check_schedules(values["schedules"])
         if self.scales:
             values["schedules"] = self._scaled(values)
+        number = values["epochs"]
+        idle = f"{self.origin('steps')}: does not apply, since epochs is {number}, not auto"
+        typed_steps = "steps" in self._given_keys(replacing=True)
+        if typed_steps and number != AUTO and idle not in self.notes:
+            self.notes.append(idle)
         if self.in_memory:
             values["data"] = IN_MEMORY
         elif "reader" not in self._given_keys():

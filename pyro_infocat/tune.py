@@ -186,13 +186,14 @@ class Search:
             if {name, role} & fixed:
                 raise UserError(f"must be the same in all trials of --by {by}", f"space: {name}")
         self.space = {name: self._way(name, space[name]) for name in sorted(space)}
-        if said := read_data(self.settings({})).said:
+        data = read_data(self.settings({}))
+        if data.said:
             # Columns are features unless a flag says otherwise.
-            print(f"data: {said}")
+            print(f"data: {data.said}")
         for end in (0, -1):
             corner = {name: _values(name, given)[end] for name, given in space.items()}
             try:
-                check_parts(**self.settings(corner).as_dict() | {"device": "cpu"})
+                check_parts(**self.settings(corner).as_dict() | {"data": data, "device": "cpu"})
             except UserError as error:
                 raise UserError(f"a trial cannot begin: {error}") from error
         shared = {name: value for name, value in base.items() if name not in MACHINE}

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 
 # Each of the test processes computes on one thread: read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,3 +48,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test marked gpu is skipped where there is none."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process started now hears Ctrl-C, even where a shell had this one ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -44,7 +44,8 @@ STEPS, TOLERANCE = 60, 3e-4
 class Mixture(NamedTuple):
     """log p(k, y) up to what is alike for all k:  b_k - |A_k y - s_k|^2 / 2.
 
-    :param whitening: A (K, X, X), as ``shift`` s (K, X) and ``offset`` b (K,).
+    :param whitening: A (K, X, X), or (1, X, X) where it is the same for all; ``shift`` is s (K, X)
+        and ``offset`` b (K,).
     """
 
     whitening: Tensor
@@ -128,7 +129,7 @@ def find(split: Split, columns: Sequence[Column], categories: int, seed: int) ->
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = KMeans(categories, n_init=RESTARTS, random_state=seed).fit(y.numpy())
     centres = torch.from_numpy(found.cluster_centers_)
-    alike = torch.eye(y.shape[1], dtype=y.dtype).expand(categories, -1, -1)
+    alike = torch.eye(y.shape[1], dtype=y.dtype).unsqueeze(0)
     mixture = Mixture(alike, centres, torch.zeros(categories, dtype=y.dtype))
     some = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[:MOST_IN_MIXTURE]]
     if continuous(x, kinds) and len(some) >= EXAMPLES_FOR_FEATURE * y.shape[1]:

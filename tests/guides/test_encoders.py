@@ -91,6 +91,20 @@ def test_mlp_by_hand(hidden: tuple[int, ...]) -> None:
     torch.testing.assert_close(encoder(x), out)
 
 
+def test_convolutional_takes_one_width_or_several() -> None:
+    torch.manual_seed(0)
+    one, same = (Convolutional((9, 7), width=2, hidden=hidden) for hidden in (5, [5]))
+    same.load_state_dict(one.state_dict())
+    x = torch.rand(4, 63)
+    assert torch.equal(one(x), same(x))
+    several = Convolutional((9, 7), width=2, hidden=[6, 5, 3], norm=True)
+    assert several(x).shape == (4, 3)
+    assert several.width == 3
+    assert [
+        layer.out_features for layer in several.network if isinstance(layer, torch.nn.Linear)
+    ] == [6, 5, 3]
+
+
 def test_convolutional_sees_the_image_row_by_row() -> None:
     encoder = Convolutional((9, 7), width=2, hidden=5)
     image = torch.rand(9, 7)

@@ -67,7 +67,7 @@ NOTED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("given", NOTED.values(), ids=NOTED)
 def test_notes_name_keywords(given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    fit(images(), **given)
+    fit(images(), preset="digits", **given)
     said = capsys.readouterr()
     first = said.out.splitlines()[0]
     assert first.partition(":")[0].split()[0].split("=")[0] in {"guide", "anneal", "epochs"}

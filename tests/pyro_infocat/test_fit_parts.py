@@ -383,7 +383,7 @@ def test_parts_are_checked_without_training(data: str) -> None:
     features = 30 if data == "images" else 64
     assert parts.model.prior.categories == parts.guide.categories == 4
     assert parts.view.adversary.epsilon == 0
-    assert parts.bound.weights["information_bound"] == 1
+    assert parts.bound.weights["information_bound"] == (20 if data == "images" else 1)
     x = torch.rand(3, features)
     assert parts.model.decoder(torch.zeros(3, 2)).mean.shape == x.shape
     assert parts.guide.category(x).probs.shape == (3, 4)

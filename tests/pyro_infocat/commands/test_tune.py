@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +150,6 @@ def test_two_workers_share_the_trials_of_a_study() -> None:
     assert sorted(map(int, done[0] + done[1])) == list(range(6))
     assert states() == ["COMPLETE"] * 6
     assert len({trial.params["prior.scale"] for trial in study().trials}) == 6
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A process started now hears Ctrl-C, even where a shell had this one ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow

@@ -159,21 +159,10 @@ def test_what_needs_labels_is_left_out_or_refused_without(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     np.savez("mine.npz", x_train=np.random.default_rng(0).random((60, 3, 3)))
-    assert run("--config", "digits", "--data", "mine.npz", "--metrics", "measures.PerLabel") == 0
+    assert run("--data", "mine.npz", "--metrics", "measures.PerLabel") == 0
     assert not {name for name in metrics("out") if name.startswith("label_")}
     capsys.readouterr()
-    assert (
-        run(
-            "--config",
-            "digits",
-            "--data",
-            "mine.npz",
-            "--terms",
-            "labelled_term.Supervised",
-            out="b",
-        )
-        == 2
-    )
+    assert run("--data", "mine.npz", "--terms", "labelled_term.Supervised", out="b") == 2
     said = "error: --terms: supervised needs labels, and the data have none\n"
     assert capsys.readouterr().err == said
     assert not Path("b").exists()

@@ -14,13 +14,10 @@ from pyro_infocat.data import load
 from pyro_infocat.run import main
 from pyro_infocat.sample import main as sample
 from pyro_infocat.settings import CHECKPOINT, CONFIG, METRICS
-from tests.brief import SMALL as SMALL_OF_DIGITS
+from tests.brief import SMALL
 from tests.runs import history, metrics
 
 pytestmark = pytest.mark.usefixtures("alone")
-
-SMALL = ["--config", "digits", *SMALL_OF_DIGITS]
-"""The digits' networks, which are small."""
 
 ABOUT_LABELS = {"accuracy", "purity", "nmi", "ari", "generation_accuracy"}
 Write = Callable[..., str]
@@ -102,8 +99,7 @@ def test_images_that_have_changed_their_shape_since(
 
 @pytest.mark.usefixtures("brief")
 def test_the_folder_is_called_after_the_file(write: Write) -> None:
-    brief = ["--epochs", "1", "--nll_samples", "2", "--device", "cpu"]
-    assert main(["--data", write(x_train=images(20, 4, 4)), *brief]) == 0
+    assert main(["--data", write(x_train=images(20, 4, 4)), "--epochs", "1", *SMALL]) == 0
     assert Path("runs/mine/seed0", METRICS).exists()
 
 

@@ -151,7 +151,7 @@ def test_resume_on_other_images(refuse: Refuse, capsys: pytest.CaptureFixture[st
         np.savez("mine.npz", x_train=train, x_test=test)
 
     write(images[:50], images[50:])
-    flags = ["--config", "digits", *SMALL, "--data", "mine.npz", "--epochs"]
+    flags = [*SMALL, "--data", "mine.npz", "--epochs"]
     assert main([*flags, "1", "--out", OUT]) == 0, capsys.readouterr().err
     before = contents(Path(OUT))
     darker = images.copy()

@@ -3,7 +3,6 @@
 import shlex
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,14 +57,6 @@ def test_between_the_settings_and_the_first_checkpoint(
     monkeypatch.setattr(experiment, "train", interrupt)
     assert main([*SMALL, "--out", OUT]) == 130
     assert capsys.readouterr().err == "interrupted; the same command begins again\n"
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A process started now hears Ctrl-C, even where a shell had this one ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow

@@ -15,11 +15,12 @@ from pyro_infocat.data.images import of_archive
 from pyro_infocat.evaluation import metrics
 from pyro_infocat.settings import CHECKPOINT
 from pyro_infocat.training import loop
-from tests.brief import QUICK
+from tests import brief
 from tests.runs import history
 
 pytestmark = pytest.mark.usefixtures("brief")
 
+QUICK = {"preset": "digits", **brief.QUICK}
 IMAGES = np.random.default_rng(0).random((60, 6, 5))
 PARTS: dict[str, dict[str, Any]] = {
     "preset": {},

@@ -104,7 +104,7 @@ def take_two_steps(flags: list[str]) -> None:
 def some_clusters(split: Split, categories: int) -> Clusters:
     """As k-means finds them, of which only the shapes count here."""
     features = split.pixels.shape[1]
-    alike = torch.eye(features).expand(categories, -1, -1)
+    alike = torch.eye(features).unsqueeze(0)
     centres = torch.zeros(categories, features)
     mixture = Mixture(alike, centres, torch.zeros(categories))
     return Clusters(Scale(split.grey(), ()), mixture, torch.ones(categories))

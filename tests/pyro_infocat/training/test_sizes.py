@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -141,6 +142,19 @@ def test_auto_in_one_of_two_settings_is_no_difference() -> None:
 
 
 @pytest.mark.usefixtures("brief")
+def test_steps_without_auto_epochs_are_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "--steps: does not apply, since epochs is 1, not auto"
+    assert main([*SMALL, "--epochs", "1", "--steps", "3", "--out", "a"]) == 0
+    assert capsys.readouterr().err.splitlines().count(said) == 1
+    # A preset's own, which a flag for the epochs overrules, are nobody's mistake.
+    rows = np.random.default_rng(0).random((30, 2))
+    pd.DataFrame(rows, columns=["a", "b"]).to_csv("t.csv", index=False)
+    table = ["--data", "t.csv", "--prior.categories", "2", "--epochs", "1", "--nll_samples", "2"]
+    assert main([*table, "--out", "b"]) == 0
+    assert "--steps" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("brief")
 def test_a_run_keeps_the_numbers_that_it_began_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,7 +178,9 @@ def test_a_run_keeps_the_numbers_that_it_began_with(
     assert RunFolder(Path("auto")).settings()[0].epochs == 2
     # With more epochs the schedules stay where they were.
     more = ["--epochs", "4", "--resume", "true", "--out"]
+    capsys.readouterr()
     assert main([*auto, *shares, *more, "auto"]) == 0
+    assert "--schedules stay where they were, as if the run had" in capsys.readouterr().out
     assert main([*numbers, "--schedules", "{kl_z: [[0, 0], [1, 1]]}", *more, "told"]) == 0
     assert same_run("auto", "told")
     assert main(["--out", "auto", "--resume", "true", "--epochs", "5"]) == 0
