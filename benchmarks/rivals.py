@@ -27,7 +27,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor
-from torch.distributions import MultivariateNormal
+from torch.distributions import Categorical, MultivariateNormal
 
 from pyro_infocat.benchmark import RESULTS, table
 from pyro_infocat.cli import command_line
@@ -104,16 +104,17 @@ def autoencoder_mixture(
 
     found = mixture.predict(codes(network, data.test.grey()))
     means, covariances = torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_)
+    weights = torch.from_numpy(mixture.weights_)
     # What generation uses of a model.
     model: Any = SimpleNamespace(
         prior=SimpleNamespace(
-            categories=CATEGORIES, component=lambda c: MultivariateNormal(means[c], covariances[c])
+            categories=CATEGORIES,
+            category=lambda: Categorical(weights),
+            component=lambda c: MultivariateNormal(means[c], covariances[c]),
         ),
         decoder=lambda z: SimpleNamespace(mean=through(network, z.relu(), 2, 4)),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        generated = generation(model, data, found, seed)
+    generated = generation(model, data, found, seed)
     recovered = clustering(data.test.labels.numpy(), found, CATEGORIES)
     return recovered | generated | {"train_seconds": seconds}
 

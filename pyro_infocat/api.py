@@ -50,8 +50,8 @@ def fit(
         bytes or in [0, 1] (what may be read both ways has its channels first), a table (its file,
         a DataFrame or rows (N, X)), or a data set; the preset's, or else the digits, when not
         given.
-    :param labels: of the examples (N,), whole numbers from 0, or of a table words, for evaluation
-        alone.
+    :param labels: of the examples (N,), whole numbers from 0 or words, -1 or "" for one that is not
+        known; for evaluation alone, unless ``known_labels`` says how many training may see.
     :param x_test: the test split; a fixed fifth of the images when not given.
     :param y_test: its labels.
     :param preset: the name of a preset, or a YAML file; the data's own when not given.

@@ -15,6 +15,8 @@ from pyro_infocat.evaluation.likelihood import knows_its_density, log_likelihood
 from pyro_infocat.evaluation.means import mean_of
 from pyro_infocat.loading import Run
 from pyro_infocat.runtime.randomness import evaluating
+from pyro_infocat.settings import CHECKPOINT
+from pyro_infocat.storage.folder import RunFolder
 
 CHUNK = 1000
 """Examples assigned at a time."""
@@ -60,6 +62,20 @@ def assign(run: Run, split: Split, nll_samples: int, seed: int = 0) -> Iterator[
                 z.cpu().numpy(),
                 None if log_p is None else log_p.cpu().numpy(),
             )
+
+
+def class_names(run: Run) -> dict[int, str]:
+    """The classes that categories stand for, by the category; none without known labels.
+
+    :raises UserError: where the run's checkpoint cannot be read, or holds something else.
+    """
+    held = RunFolder(run.folder).checkpoint().get("names", {}) if run.settings.known_labels else {}
+    right = isinstance(held, dict) and all(
+        type(c) is int and isinstance(name, str) for c, name in held.items()
+    )
+    if not right:
+        raise UserError(f"'{run.folder / CHECKPOINT}' is corrupt (names are none of categories)")
+    return dict(held)
 
 
 def check_density(run: Run, nll_samples: int) -> None:

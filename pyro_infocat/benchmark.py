@@ -20,7 +20,7 @@ from pyro_infocat.cli.command_line import parse, positional
 from pyro_infocat.cli.markdown import with_table
 from pyro_infocat.errors import UserError
 from pyro_infocat.places import CHECKOUT, PRESETS
-from pyro_infocat.settings import METRICS, MOST_SEED, setting
+from pyro_infocat.settings import METRICS, MOST_SEED, TEST_CATEGORIES, setting
 from pyro_infocat.storage.files import read_json, replace, trouble
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ DELETE = "delete it, and what it holds is made anew"
 COLUMNS = {
     "accuracy": ("accuracy", "{:.3f}", max),
     "generation_accuracy": ("generation accuracy", "{:.3f}", max),
+    "gan_train": ("GAN-train", "{:.3f}", max),
+    "kid": ("KID", "{:.3f}", min),
     "nmi": ("NMI", "{:.3f}", max),
     "clusters_used": ("categories in use", "{:.1f}", max),
     "elbo": ("bound", "{:.2f}", max),
@@ -192,10 +194,63 @@ def _row(preset: Path, options: Options, flags: Sequence[str], workers: "Workers
         record: dict[str, Any] = {"name": name, "preset": preset.name, "flags": list(flags)}
         in_order = [runs[seed] for seed in sorted(runs)]
         record |= {"recipe": made_with, "runs": in_order}
+        record |= _agreed(name, file, made_with, place, sorted(runs))
         if len(versions(in_order)) > 1:
             print(f"{name}: {NOTES[MIXED]}: {', '.join(versions(in_order))}")
         replace(file, (json.dumps(record, indent=1) + "\n").encode())
     return failed
+
+
+def _agreed(
+    name: str, file: Path, recipe: str, place: Path, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """How far the runs that lie here put the same test examples together.
+
+    Nothing of one run alone, or of runs on test splits of several sizes. What the file of results
+    says of more seeds of the same recipe is kept.
+
+    :raises UserError: for a file that cannot be read.
+    """
+    found = {seed: place / f"seed{seed}" / TEST_CATEGORIES for seed in seeds}
+    here = {seed: path for seed, path in found.items() if path.exists()}
+    before = read_json(file, DELETE) if file.exists() else {}
+    kept = before.get("agreement") if before.get("recipe") == recipe else None
+    if len(here) < 2 or (kept and len(kept["seeds"]) > len(here)):
+        return {"agreement": kept} if kept else {}
+    # Take seconds to import, which only what is to be compared is worth.
+    import numpy as np
+
+    from pyro_infocat.evaluation.trust import agreement, kept_together
+
+    of_each = {}
+    for seed, path in here.items():
+        try:
+            of_each[seed] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"'{path}' cannot be read; delete it, and seeds are compared without it"
+            ) from error
+    if len({one.shape for one in of_each.values()}) > 1:
+        return {}
+    of_categories = {}
+    for seed, one in of_each.items():
+        others = [other for which, other in of_each.items() if which != seed]
+        of_categories[str(seed)] = kept_together(one, others, int(one.max()) + 1)
+    shares = [
+        (share, of_seed, c)
+        for of_seed, of_each_category in of_categories.items()
+        for c, share in enumerate(of_each_category)
+        if share is not None
+    ]
+    agreed = agreement(list(of_each.values()))
+    print(f"{name}: {len(here)} seeds agree by {agreed:.3f} (adjusted Rand index, on average)")
+    if shares:
+        share, of_seed, c = min(shares)
+        print(
+            f"{name}: least kept together is category {c} of seed {of_seed}, {share:.0%} of its "
+            "pairs of test examples"
+        )
+    return {"agreement": {"seeds": list(here), "ari": agreed, "of_categories": of_categories}}
 
 
 def documents(results: Path) -> dict[Path, str]:

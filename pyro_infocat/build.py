@@ -20,6 +20,7 @@ from pyro_infocat.catalogue import Facts
 from pyro_infocat.data import Observation
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.objective import InfoCatELBO
+from pyro_infocat.objective.terms import Labels
 from pyro_infocat.parts import create, find, own_parameters
 from pyro_infocat.runtime.memory import TRAINED, Fitting
 from pyro_infocat.settings import ROLES, Part, Settings
@@ -170,6 +171,8 @@ class Builder:
         :raises UserError: for a term that does not exist, stands twice or has a negative weight.
         """
         settings, extra = self.settings, self.several("terms")
+        if settings.known_labels:
+            extra = [*extra, Labels()]
         if "information_bound" in settings.weights:
             raise UserError(
                 "information_bound has a flag of its own, --information_weight", "weights"

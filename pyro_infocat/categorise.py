@@ -6,7 +6,7 @@ Shapes: D latent dimensions, K categories, N examples.
 import csv
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +63,7 @@ def write(options: Options) -> None:
     if out.suffix not in (*ARRAYS, *TABLES):
         raise UserError("give a name that ends in .csv, .tsv or .npz", "out", out)
     check_run(options.run)
-    from pyro_infocat.assignment import assign
+    from pyro_infocat.assignment import assign, class_names
     from pyro_infocat.experiment import reader_of
     from pyro_infocat.loading import load
     from pyro_infocat.runtime.device import pick
@@ -76,36 +76,44 @@ def write(options: Options) -> None:
     if not examples.names:
         raise UserError("holds no examples", "data", options.data)
     assigned = assign(run, examples.split, options.nll_samples, options.seed)
+    classes = class_names(run)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix in ARRAYS:
-            _write_arrays(out, examples.names, assigned)
+            _write_arrays(out, examples.names, assigned, classes)
         else:
-            _write_table(out, examples.names, assigned)
+            _write_table(out, examples.names, assigned, classes)
     print(f"{out}: {len(examples.names)} examples")
 
 
-def _write_table(out: Path, names: Sequence[str], assigned: Iterable["Assignment"]) -> None:
-    """Some examples at a time."""
+def _write_table(
+    out: Path, names: Sequence[str], assigned: Iterable["Assignment"], classes: Mapping[int, str]
+) -> None:
+    """Some examples at a time.
+
+    :param classes: that categories stand for; a column of them where there are any.
+    """
     left = iter(names)
     with replaced(out) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         table = csv.writer(text, delimiter="\t" if out.suffix == ".tsv" else ",")
         for number, part in enumerate(assigned):
             if not number:
-                table.writerow(_head(part))
+                table.writerow(_head(part, bool(classes)))
             for row, category in enumerate(part.category):
                 log_p = [] if part.log_p is None else [_digits(part.log_p[row])]
                 q, z = map(_digits, part.probabilities[row]), map(_digits, part.z[row])
-                table.writerow([next(left), int(category), *log_p, *q, *z])
+                its_class = [classes.get(int(category), "")] if classes else []
+                table.writerow([next(left), int(category), *its_class, *log_p, *q, *z])
         # The file stays open until it is on the disk.
         text.detach()
 
 
-def _head(part: "Assignment") -> list[str]:
+def _head(part: "Assignment", classes: bool) -> list[str]:
     q = [f"q_{c}" for c in range(part.probabilities.shape[1])]
     z = [f"z_{d}" for d in range(part.z.shape[1])]
-    return ["name", "category", *([] if part.log_p is None else ["log_p"]), *q, *z]
+    named = ["name", "category", *(["class"] if classes else [])]
+    return [*named, *([] if part.log_p is None else ["log_p"]), *q, *z]
 
 
 def _digits(value: float) -> str:
@@ -113,7 +121,9 @@ def _digits(value: float) -> str:
     return f"{value:.9g}"
 
 
-def _write_arrays(out: Path, names: Sequence[str], assigned: Iterable["Assignment"]) -> None:
+def _write_arrays(
+    out: Path, names: Sequence[str], assigned: Iterable["Assignment"], classes: Mapping[int, str]
+) -> None:
     import numpy as np
 
     parts = list(assigned)
@@ -123,6 +133,8 @@ def _write_arrays(out: Path, names: Sequence[str], assigned: Iterable["Assignmen
         "q": np.concatenate([part.probabilities for part in parts]),
         "z": np.concatenate([part.z for part in parts]),
     }
+    if classes:
+        arrays["class"] = np.array([classes.get(c, "") for c in arrays["c"].tolist()])
     log_p = [part.log_p for part in parts if part.log_p is not None]
     if log_p:
         arrays["log_p"] = np.concatenate(log_p)

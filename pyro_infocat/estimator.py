@@ -4,11 +4,11 @@ Shapes: D latent dimensions, K categories, N examples, S samples, X features.
 """
 
 import contextlib
-import dataclasses
 import io
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ KEPT = (CONFIG, CHECKPOINT, HISTORY)
 
 
 class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
-    """Categories of images or of the rows of a table, without labels.
+    """Categories of images or of the rows of a table, without labels or with a few.
 
     Every example that ``fit`` is given is trained on. What fits the data is chosen by their kind,
     as on the command line: a table (N, X) or a DataFrame, grey images (N, height, width), images in
@@ -59,6 +59,8 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     (150, 3)
 
     :ivar labels_: the likeliest category of each example of ``fit`` (N,).
+    :ivar classes_: the label that category k stands for, for k below their number, where ``fit``
+        was given a few; others are free.
     :ivar run_: the trained :class:`pyro_infocat.Run`, with model and guide in float64.
     :ivar history_: a row an epoch of every named term in nats per example.
     :ivar n_features_in_: X, or an image's first side; of a table only after ``fit``, since a run
@@ -102,7 +104,8 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     def fit(self, X: Any, y: Any = None) -> "InfoCatVAE":  # noqa: N803
         """Train on all of X.
 
-        :param y: not looked at.
+        :param y: labels (N,) of a few examples, -1, NaN, None or "" for the others: category k then
+            stands for the k-th label, or for the number k. Not looked at where none is unknown.
         :raises ValueError: for anything given wrong, in one line.
         """
         X = self._checked(X, reset=True)  # noqa: N806
@@ -114,6 +117,9 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
         settings: dict[str, Any] = dict(self.settings or {})
         settings |= {"seed": self._seed(), "device": self.device}
         settings["prior.categories"] = self.n_categories
+        codes, classes = _known_labels(y, len(X), self.n_categories)
+        if codes is not None:
+            settings = {"known_labels": "all"} | settings
         for name in ("epochs", "batch_size"):
             if getattr(self, name) is not None:
                 settings[name] = getattr(self, name)
@@ -122,6 +128,10 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
             preset = usual_preset(held) if self.preset == "auto" else self.preset
             chosen, instances, _ = resolved("fit", given, preset, settings)
             data = in_memory_data(held, chosen, whole=True)
+            if codes is not None:
+                facts = replace(data.facts, classes=tuple(map(str, classes)))
+                train = replace(data.train, labels=torch.from_numpy(codes), labelled=True)
+                data = replace(data, facts=facts, train=train)
             folder = Path(place) / "run"
             with global_state_kept():
                 trained = run(
@@ -135,6 +145,10 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
                 )
             self._files = {name: (folder / name).read_bytes() for name in KEPT}
             self.history_ = trained.history
+        if codes is not None:
+            self.classes_ = classes
+        elif hasattr(self, "classes_"):
+            del self.classes_
         self._take(trained)
         self.labels_ = self.predict(X)
         return self
@@ -282,7 +296,7 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     def _take(self, run: Run) -> None:
         # In float64 an example's prediction does not depend on those beside it.
         model, guide = run.model.cpu().double(), run.guide.cpu().double()
-        self.run_ = dataclasses.replace(run, model=model, guide=guide)
+        self.run_ = replace(run, model=model, guide=guide)
 
     def _split(self, X: Any) -> Split:  # noqa: N803
         check_is_fitted(self, "run_")
@@ -309,6 +323,42 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
             return
         with contextlib.redirect_stdout(io.StringIO()):
             yield
+
+
+def _known_labels(y: Any, examples: int, categories: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """The category of each example (N,), -1 where it is not known, and the label of each category.
+
+    None where none is unknown: what scikit-learn hands to every estimator is not looked at then.
+
+    :raises ValueError: for labels of another shape, or more classes than categories.
+    """
+    labels = np.empty(0) if y is None else np.asarray(y)
+    unknown = np.array([_is_unknown(one) for one in labels.reshape(-1).tolist()], bool)
+    if not unknown.any() or unknown.all():
+        return None, labels
+    if labels.shape != (examples,):
+        raise ValueError(f"y has shape {labels.shape}; give ({examples},)")
+    # Among words None makes them objects, and among whole numbers NaN makes them floats.
+    found = np.array(labels[~unknown].tolist())
+    if found.dtype.kind == "f" and (found == found.round()).all():
+        found = found.astype(np.int64)
+    if found.dtype.kind not in "iuU":
+        raise ValueError(f"y holds {found.dtype}; give whole numbers or words, and -1 for no label")
+    classes = np.unique(found)
+    if found.dtype.kind != "U" and classes[0] >= 0 and classes[-1] < categories:
+        classes = np.arange(classes[-1] + 1)
+    if len(classes) > categories:
+        raise ValueError(
+            f"y has labels of {len(classes)} classes; n_categories={categories} is fewer"
+        )
+    codes = np.full(examples, -1)
+    codes[~unknown] = np.searchsorted(classes, found)
+    return codes, classes
+
+
+def _is_unknown(label: Any) -> bool:
+    """Whether it is -1, NaN, None or an empty word."""
+    return label is None or label != label or label in (-1, "", "-1")
 
 
 @contextlib.contextmanager

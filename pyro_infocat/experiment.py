@@ -3,6 +3,7 @@
 The command line (:mod:`pyro_infocat.run`) and :func:`pyro_infocat.fit` both end here.
 """
 
+import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,17 +12,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 
+from guides.guide import Guide
+from models import CatVAE
 from pyro_infocat import report
 from pyro_infocat.build import Builder, Parts, observation
 from pyro_infocat.checks import try_parts
-from pyro_infocat.data import DataSet, Reader
+from pyro_infocat.data import DataSet, Observation, Reader
 from pyro_infocat.data.disk import OnDisk
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation import Tested, figures
+from pyro_infocat.evaluation.doubts import doubts_of_seeds
+from pyro_infocat.evaluation.known import class_accuracy, evaluated
 from pyro_infocat.evaluation.metrics import check_names, evaluate
+from pyro_infocat.evaluation.part import History, Metric
+from pyro_infocat.evaluation.trust import agreement, kept_together
 from pyro_infocat.instances import check_instances
 from pyro_infocat.kinds import kind_of
 from pyro_infocat.loading import Run
@@ -30,8 +38,19 @@ from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.device import compute_on, pick
 from pyro_infocat.runtime.memory import on_device
 from pyro_infocat.runtime.precision import PRECISIONS, fastest
-from pyro_infocat.settings import AUTO, Part, Settings
+from pyro_infocat.runtime.randomness import evaluating
+from pyro_infocat.settings import (
+    AUTO,
+    CHECKPOINT,
+    MOST_SEED,
+    TEST_CATEGORIES,
+    TWINS,
+    Part,
+    Settings,
+)
+from pyro_infocat.storage.files import replace as replace_file
 from pyro_infocat.storage.folder import RunFolder, going_on, where_they_were
+from pyro_infocat.training.known import check_known, counted, fading, see
 from pyro_infocat.training.loop import train
 from pyro_infocat.training.notes import notes
 from pyro_infocat.training.restarts import best_start
@@ -59,9 +78,17 @@ def run(
     :param measured: whether to evaluate and draw; else the last thing is the checkpoint.
     :raises UserError: for anything that the user gave wrong.
     """
+    settings = fading(settings)
     device = pick(settings.device)
     compute_on(device)
     folder, first = RunFolder(out), processes.rank() == 0
+    if settings.twins and processes.world() > 1:
+        raise UserError(
+            "are trained by one process; leave it out under torchrun, and resume the run by one "
+            "process with it",
+            "twins",
+            settings.twins,
+        )
     said: list[str] = []
     with ExitStack() as stack:
         if resume and first and out.is_dir():
@@ -82,6 +109,10 @@ def run(
             _check_data(checkpoint, data, out)
         settings, lines = sized(settings, len(data.train))
         said += lines
+        trained_on = data
+        if settings.known_labels:
+            trained_on = see(data, settings)
+            said.append(f"--known_labels {settings.known_labels}: {counted(trained_on)}")
         # A user's own programs in this process have theirs.
         stack.enter_context(pyro.get_param_store().scope())
         pyro.set_rng_seed(settings.seed)
@@ -93,11 +124,13 @@ def run(
         observed = observation(settings, parts.model.decoder.likelihood)
         try_parts(settings, parts, data.train, observed)
         check_instances(settings, data.facts, parts, instances or {})
+        if settings.known_labels:
+            check_known(settings, parts, trained_on, observed)
         if checkpoint is not None:
-            _check_labels(checkpoint, data, parts, out)
+            _check_labels(checkpoint, trained_on, parts, out)
         if first:
             if data.said:
-                print(f"data: {data.said}{f'; preset {preset}' if preset else ''}")
+                print(f"data: {trained_on.said}{f'; preset {preset}' if preset else ''}")
             for line in [*said, *notes(settings, parts, data.facts)]:
                 print(told(line))
             if checkpoint is None:
@@ -114,20 +147,26 @@ def run(
         chosen = processes.shared(chosen)
         settings = replace(settings, precision=PRECISIONS[int(chosen)])
         if checkpoint is None and settings.starts > 1:
-            checkpoint = best_start(settings, data, device, builder, folder, progress)
-        history = train(settings, data, parts, folder, checkpoint, progress=progress)
+            checkpoint = best_start(settings, trained_on, device, builder, folder, progress)
+        history = train(settings, trained_on, parts, folder, checkpoint, progress=progress)
         processes.leave()
         model, guide = parts.model.eval(), parts.guide.eval()
         if first and len(history) < settings.epochs:
             waited = f"{settings.patience} without a better bound"
             print(f"stopped after epoch {len(history)}: {waited}")
+        twins = _twins(settings, out, data, instances, progress, told) if measured else []
         if first and measured:
-            samples, seed = settings.nll_samples, settings.seed
-            tested = Tested(model, guide, data, observed, history, samples, seed)
-            of_the_run = _of_the_run(settings, data, history, device)
-            result = evaluate(tested, metrics, of_the_run) | of_the_run
+            of_the_run = _of_the_run(settings, trained_on, history, device)
+            shown = replace(data, names=trained_on.names)
+            tested, result = _measured(
+                model, guide, shown, observed, history, settings, metrics, of_the_run
+            )
+            if twins:
+                result |= _agreement(tested, twins, result.get("doubts", []))
+            result |= of_the_run
             figures.draw(tested, out / "figures", plots)
             report.write(tested, result, settings, folder)
+            _write_categories(tested, out)
             # Last: a benchmark takes a run that has its metrics for finished.
             folder.write_metrics(result)
             _say(out, result)
@@ -143,8 +182,75 @@ def precise(settings: Settings, device: torch.device) -> tuple[Settings, list[st
     return replace(settings, precision=chosen), [f"computing in {chosen} (--precision auto): {why}"]
 
 
+def _measured(
+    model: CatVAE,
+    guide: Guide,
+    data: DataSet,
+    observed: Observation,
+    history: History,
+    settings: Settings,
+    metrics: Sequence[Metric],
+    of_the_run: Mapping[str, Any],
+) -> tuple[Tested, dict[str, Any]]:
+    """What is tested and drawn, and what metrics.json says of it."""
+    shown, judged = evaluated(data)
+    samples, seed = settings.nll_samples, settings.seed
+    tested = Tested(model, guide, shown, observed, history, samples, seed)
+    result = evaluate(tested, metrics, of_the_run)
+    if judged is not None:
+        labelled = replace(tested, data=judged)
+        further = [metric for metric in metrics if metric.needs_labels]
+        result = evaluate(labelled, further, of_the_run) | result
+        result |= class_accuracy(labelled)
+    return tested, result | class_accuracy(tested)
+
+
+def _twins(
+    settings: Settings,
+    out: Path,
+    data: DataSet,
+    instances: Mapping[str, Any] | None,
+    progress: bool | None,
+    told: Callable[[str], str],
+) -> list[Run]:
+    """Runs of the same settings with the seeds that follow; a stopped one goes on."""
+    found = []
+    for number in range(1, settings.twins + 1):
+        seed = (settings.seed + number) % (MOST_SEED + 1)
+        place = out / TWINS / f"seed{seed}"
+        # What is said from here on is of this twin.
+        print(f"twin {number} of {settings.twins}, seed {seed}", flush=True)
+        again, twin = (place / CHECKPOINT).exists(), replace(settings, seed=seed, twins=0)
+        found.append(run(twin, place, again, data, instances, progress, told, measured=False))
+    return found
+
+
+def _agreement(tested: Tested, twins: Sequence[Run], doubts: Sequence[str]) -> dict[str, Any]:
+    """What metrics.json says of a run and its twins, with the doubts that follow."""
+    of_each = [tested.category.cpu().numpy()]
+    for twin in twins:
+        of_twin = Tested(twin.model, twin.guide, tested.data, tested.observation, [])
+        with evaluating(tested.x.device, twin.guide):
+            of_each.append(of_twin.category.cpu().numpy())
+    agreed = agreement(of_each)
+    together = kept_together(of_each[0], of_each[1:], tested.guide.categories)
+    return {
+        "agreement": agreed,
+        "agreement_of_categories": together,
+        "doubts": [*doubts, *doubts_of_seeds(agreed, len(of_each), together)],
+    }
+
+
+def _write_categories(tested: Tested, out: Path) -> None:
+    """The likeliest category of each test example, by which runs of other seeds are compared."""
+    small = np.min_scalar_type(tested.guide.categories - 1)
+    content = io.BytesIO()
+    np.save(content, tested.category.cpu().numpy().astype(small))
+    replace_file(out / TEST_CATEGORIES, content.getvalue())
+
+
 def _say(out: Path, result: Mapping[str, Any]) -> None:
-    """The last line of a run."""
+    """The last lines of a run."""
     accuracy = f"accuracy {result['accuracy']:.3f}, " if "accuracy" in result else ""
     used = result["clusters_used"]
     print(
@@ -153,6 +259,8 @@ def _say(out: Path, result: Mapping[str, Any]) -> None:
         f"{out / report.page.REPORT}",
         flush=True,
     )
+    for doubt in result.get("doubts", []):
+        print(f"doubt: {doubt}", flush=True)
 
 
 def read_data(settings: Settings, trust: Sequence[str] | None = None) -> DataSet:
@@ -211,6 +319,7 @@ def _of_the_run(
         "device": str(device),
         "precision": settings.precision,
         "seed": settings.seed,
+        **({"known_labels": int((data.train.labels >= 0).sum())} if settings.known_labels else {}),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -255,7 +364,7 @@ def _check_data(checkpoint: Mapping[str, Any], data: DataSet, out: Path) -> None
 
 def _check_labels(checkpoint: Mapping[str, Any], data: DataSet, parts: Parts, out: Path) -> None:
     """Refuse to go on with other labels than the run's, where a term looks at them."""
-    looking = [term.name for term in parts.bound.declared if "labels" in term.needs]
+    looking = [term.name for term in parts.bound.declared if term.needs & {"labels", "known"}]
     # Older checkpoints do not know theirs.
     if looking and checkpoint.get("labels") not in (None, data.label_checksum):
         raise UserError(

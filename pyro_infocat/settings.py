@@ -117,7 +117,9 @@ class Settings:
         32, "height and width that the pictures of a folder are made", least=4, most=512
     )
     data_label: str | None = setting(
-        None, "the column of a table that evaluation compares the categories with"
+        None,
+        "the column of a table that evaluation compares the categories with, and that has the "
+        "known labels; may be empty in some rows",
     )
     data_columns: list[str] | None = setting(
         None,
@@ -134,6 +136,13 @@ class Settings:
         "pyro_infocat.data.Reader",
         "reads --data; chosen by what --data is when not given",
         ("data", "data_root", "data_size", "data_label", "data_columns", "data_on"),
+    )
+    known_labels: int | Literal["all"] = setting(
+        0,
+        "labels of the training split that training sees, evenly over the classes: category k then "
+        "stands for class k; all: every one that is known",
+        least=0,
+        most=MOST,
     )
     observe: Literal["auto", "binary", "grey"] = setting(
         "auto", "what the likelihood gets: binarised pixels, grey levels, or whichever fits it"
@@ -213,6 +222,13 @@ class Settings:
         least=1,
         most=1_000_000,
     )
+    twins: int = setting(
+        0,
+        "train so many further seeds of the run afterwards, to see whether they find the same "
+        "categories; kept in OUT/twins",
+        least=0,
+        most=1000,
+    )
     patience: int = setting(
         0,
         "stop after this many epochs without a better bound on the validation share, with the last "
@@ -279,7 +295,7 @@ MAY_BE_AUTO = ("precision", "epochs", "start_epochs", "batch_size")
 MACHINE = frozenset({"device", "data_root", "data_on"})
 """Settings about the machine, not the run."""
 
-AFTERWARDS = frozenset({"nll_samples", "metrics", "figures"})
+AFTERWARDS = frozenset({"nll_samples", "metrics", "figures", "twins"})
 """Settings that come into play when training is over."""
 
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
@@ -288,6 +304,9 @@ HISTORY, METRICS = "history.jsonl", "metrics.json"
 
 STARTS = "starts"
 """The folder in it of the random restarts."""
+
+TWINS, TEST_CATEGORIES = "twins", "test_categories.npy"
+"""The folder in it of the twins, and the file of the test examples' categories."""
 
 MADE_BY = "made_by"
 """The key of config.yaml that says which version and commit wrote it. No setting."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyro_infocat import report
-from pyro_infocat.evaluation import figures, generation
+from pyro_infocat.evaluation import figures, generation, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
@@ -31,12 +31,15 @@ QUICK: dict[str, Any] = {
 
 def be_brief(patch: pytest.MonkeyPatch) -> None:
     """No figures, no report, and an independent classifier that learns and judges less."""
-    kind = generation.MLPClassifier
     patch.setattr(figures, "draw", lambda *_: None)
     patch.setattr(report, "write", lambda *_: None)
-    patch.setattr(
-        generation, "MLPClassifier", lambda _, **others: kind((8,), **others | {"max_iter": 2})
-    )
+    judge_little(patch)
+
+
+def judge_little(patch: pytest.MonkeyPatch) -> None:
+    """An independent classifier that learns and judges less."""
+    patch.setattr(judge, "PASSES", 1)
+    patch.setattr(judge, "EXAMPLES", 1)
     patch.setattr(generation, "GENERATED", 100)
 
 

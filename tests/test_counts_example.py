@@ -20,8 +20,8 @@ from torch import Tensor
 import pyro_infocat as pic
 from examples.counts import Counts, CountsOfTotal, NegativeBinomial, Scaled, Thinned, usual_counts
 from pyro_infocat.catalogue import Column
-from pyro_infocat.evaluation import figures, generation
-from tests.brief import ROOT, start
+from pyro_infocat.evaluation import figures
+from tests.brief import ROOT, judge_little, start
 from tests.test_documents import blocks, execute
 
 CELLS = ROOT / "examples/data/pancreas.npz"
@@ -348,7 +348,7 @@ def test_a_run_of_which_flags_name_every_part(tmp_path: Path) -> None:
 def test_what_the_document_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(generation, "JUDGE_EXAMPLES", 1)
+    judge_little(monkeypatch)
     monkeypatch.setattr(figures, "draw", lambda *_: None)
     with torch.random.fork_rng(devices=[]):
         for language, code in blocks("docs/counts.md"):

@@ -19,7 +19,8 @@ from benchmarks import documents
 from benchmarks.tables import TABLES
 from pyro_infocat import benchmark, export, run, sample, tune
 from pyro_infocat.cli.markdown import with_table
-from pyro_infocat.evaluation import figures, generation
+from pyro_infocat.evaluation import figures
+from tests.brief import judge_little
 from tests.tiny import write_tiny_mnist
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +53,7 @@ def test_every_command_and_piece_of_code_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     # Most of a brief run is the classifier of generated images, and the figures of every run.
-    monkeypatch.setattr(generation, "JUDGE_EXAMPLES", 1)
+    judge_little(monkeypatch)
     draw = figures.draw
     monkeypatch.setattr(figures, "draw", lambda tested, out, own=(): own and draw(tested, out, own))
     for name, code in files(page):

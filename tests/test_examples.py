@@ -10,15 +10,15 @@ import yaml
 
 from examples.posterior_predictive import SHOWN, main
 from pyro_infocat import run
-from pyro_infocat.evaluation import figures, generation
-from tests.brief import SMALL
+from pyro_infocat.evaluation import figures
+from tests.brief import SMALL, judge_little
 
 
 def made(out: Path, *flags: str) -> str:
     """The folder of a run of one epoch on the digits, without figures."""
     with torch.random.fork_rng(devices=[]), pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw", lambda *_: None)
-        patch.setattr(generation, "JUDGE_EXAMPLES", 1)
+        judge_little(patch)
         assert run.main([*SMALL, *flags, "--epochs", "1", "--out", str(out)]) == 0
     pyro.enable_validation(True)
     return str(out)

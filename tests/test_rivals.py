@@ -17,9 +17,10 @@ from benchmarks import rivals
 from pyro_infocat import benchmark
 from pyro_infocat.data import DataSet, load
 from pyro_infocat.data.readers import digits
-from pyro_infocat.evaluation import generation
+from pyro_infocat.evaluation import judge
 from pyro_infocat.evaluation.clustering import clustering
 from pyro_infocat.version import made_by
+from tests.brief import judge_little
 from tests.tiny import write_tiny_mnist
 
 K_MEANS, MIXTURE = "k-means", "autoencoder + Gaussian mixture"
@@ -33,7 +34,7 @@ def brief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_mnist(tmp_path / "data")
     small = {"hidden": (32, 8, 32), "passes": 2, "examples": 1, "starts": 1}
     monkeypatch.setitem(rivals.SETTINGS, MIXTURE, rivals.SETTINGS[MIXTURE] | small)
-    monkeypatch.setattr(generation, "JUDGE_EXAMPLES", 1)
+    judge_little(monkeypatch)
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ def test_rivals_become_rows(capsys: pytest.CaptureFixture[str]) -> None:
             assert set(run["made_by"]) == {"version", "commit", "clean"}
         row = dict(zip(benchmark.COLUMNS, line.strip("| ").split(" | ")[2:], strict=True))
         absent = {name for name, cell in row.items() if cell == benchmark.NOTHING}
-        assert absent == {"elbo", "nll"} | ({"generation_accuracy"} if rival == K_MEANS else set())
+        of_generated = {"generation_accuracy", "gan_train", "kid"}
+        assert absent == {"elbo", "nll"} | (of_generated if rival == K_MEANS else set())
 
 
 def test_finished_seeds_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +129,7 @@ def test_k_means_is_that_of_scikit_learn() -> None:
 def test_a_mixture_finds_digits_and_generates_them(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"hidden": (64, 10, 64), "passes": 200, "starts": 2}
     monkeypatch.setitem(rivals.SETTINGS, MIXTURE, rivals.SETTINGS[MIXTURE] | small)
+    monkeypatch.setattr(judge, "EXAMPLES", 10_000)
     found = rivals.measure(MIXTURE, digits(), 0)
     assert found["accuracy"] > 0.6
     assert found["generation_accuracy"] > 0.6

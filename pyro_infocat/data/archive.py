@@ -28,7 +28,8 @@ class Archive(NamedTuple):
 
     :param images: bytes (N, height, width) or (N, 3, height, width) under ``train`` and, where
         there are any, ``test``; in memory or on disk.
-    :param labels: whole numbers (N,) under the same names; zeros where there are no classes.
+    :param labels: whole numbers (N,) under the same names, -1 where it is not known; zeros where
+        there are no classes.
     :param classes: a name for each label; none without labels.
     """
 
@@ -88,7 +89,8 @@ def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
         x_train    images (N, height, width), (N, 1, height, width) or (N, height, width, 1), in
                    colour (N, 3, height, width) or (N, height, width, 3); as bytes or in [0, 1]
         x_test     likewise; none are needed
-        y_train    labels (N,), whole numbers from 0, or words; none are needed
+        y_train    labels (N,), whole numbers from 0, or words; none are needed, and -1 or "" stands
+                   for one that is not known
         y_test     likewise
         classes    a name for each label; their numbers where there is none
 
@@ -116,20 +118,25 @@ def checked(arrays: Mapping[str, np.ndarray], what: str) -> Archive:
             "give labels for all images or for none",
             "data",
         )
+    unlabelled = {name: np.zeros(len(pixels), np.int64) for name, pixels in images.items()}
     if not given:
-        unlabelled = {name: np.zeros(len(pixels), np.int64) for name, pixels in images.items()}
         return Archive(images, unlabelled, ())
     given_labels = [arrays[f"y_{name}"] for name in splits]
     if all(one.dtype.kind == "U" for one in given_labels) and "classes" not in arrays:
         # Words are numbered in the order of their letters.
-        words = np.unique(np.concatenate([one.reshape(-1) for one in given_labels]))
-        numbered = {f"y_{name}": np.searchsorted(words, arrays[f"y_{name}"]) for name in splits}
+        words = np.setdiff1d(np.concatenate([one.reshape(-1) for one in given_labels]), [""])
+        numbered = {
+            f"y_{name}": np.where(one == "", -1, np.searchsorted(words, one))
+            for name, one in zip(splits, given_labels, strict=True)
+        }
         arrays = {**arrays, **numbered, "classes": words}
     labels = {
         name: _labels(arrays[f"y_{name}"], len(pixels), f"{what}: y_{name}")
         for name, pixels in images.items()
     }
     number = max(int(label.max()) for label in labels.values()) + 1
+    if not number:
+        return Archive(images, unlabelled, ())
     examples = sum(map(len, labels.values()))
     if "classes" not in arrays and number > examples:
         raise UserError(
@@ -238,12 +245,13 @@ def as_bytes(array: np.ndarray, what: str) -> np.ndarray:
 
 def _labels(array: np.ndarray, number: int, what: str) -> np.ndarray:
     # A number beyond int64 is negative in it.
-    wrong = array.dtype.kind not in "iu" or (array.astype(np.int64) < 0).any()
+    least = -1 if array.dtype.kind == "i" else 0
+    wrong = array.dtype.kind not in "iu" or (array.astype(np.int64) < least).any()
     if array.shape != (number,) or wrong:
         low = f" from {array.min()}" if array.size and array.dtype.kind in "iu" else ""
         raise UserError(
             f"{what} has shape {array.shape} and holds {array.dtype}{low}; give ({number},) whole "
-            "numbers from 0",
+            "numbers from 0, and -1 where there is none",
             "data",
         )
     return array.astype(np.int64)

@@ -5,9 +5,10 @@ Shapes: B batch, N examples, X features.
 
 import math
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -54,7 +55,8 @@ class Split:
     :ivar pixels: (N, X); of images uint8 from 0 to ``levels`` - 1, of anything else float32, in
         which NaN stands for a value that is missing. On the labels' device, or elsewhere where
         that has no room for them.
-    :ivar labels: (N,), int64; read by evaluation, and by terms that declare that they need them.
+    :ivar labels: (N,), int64, -1 where it is not known; read by evaluation, and by terms that
+        declare that they need them.
     :ivar levels: number of grey levels; 0 of real numbers.
     :ivar labelled: whether the labels say anything.
     """
@@ -90,7 +92,7 @@ class Split:
         pixels = self.pixels
         if resident and isinstance(pixels, Tensor):
             pixels = pixels.to(device)
-        return Split(pixels, self.labels.to(device), self.levels, self.labelled)
+        return replace(self, pixels=pixels, labels=self.labels.to(device))
 
     @classmethod
     def of_real_numbers(cls, values: Tensor) -> "Split":
@@ -148,7 +150,7 @@ class Split:
             pixels = self.pixels.chosen(index.cpu())
         else:
             pixels = self.pixels[index if self.resident else index.cpu()]
-        return Split(pixels, self.labels[index], self.levels, self.labelled)
+        return replace(self, pixels=pixels, labels=self.labels[index])
 
     def some(self, most: int) -> "Split":
         """At most so many examples, on the device: all, or as many by one fixed draw."""
@@ -162,7 +164,7 @@ class Split:
         """The same, on the device."""
         if self.resident:
             return self
-        return Split(self.held(), self.labels, self.levels, self.labelled)
+        return replace(self, pixels=self.held())
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,17 @@ class DataSet:
     Where ``facts`` name no classes, the labels are zeros that say nothing.
 
     :ivar said: what was taken for what, for the first line of a run; "" where that is no question.
+    :ivar names: of the categories that known labels give a name, by their number.
+    :ivar kept: the folder for what is learned of the data once for all runs; None where that would
+        not be worth it.
     """
 
     facts: Facts
     train: Split
     test: Split
     said: str = ""
+    names: Mapping[int, str] = field(default_factory=dict)
+    kept: Path | None = None
 
     @cached_property
     def fingerprint(self) -> dict[str, list[int]]:
@@ -263,7 +270,7 @@ class DataSet:
         :param resident: whether the training split moves there; the test split does.
         """
         train, test = self.train.to(device, resident), self.test.to(device)
-        moved = DataSet(self.facts, train, test, self.said)
+        moved = replace(self, train=train, test=test)
         # Of what may be on a GPU by then, and asked for after every epoch.
         known = {"fingerprint": self.fingerprint, "label_checksum": self.label_checksum}
         moved.__dict__.update(known)

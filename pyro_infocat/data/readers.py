@@ -24,6 +24,9 @@ from pyro_infocat.kinds import FOLDER, IMAGES, TABLE, kind_of
 
 DIGITS_TEST = 500
 
+JUDGES = "judges"
+"""Within the data root: the classifiers that judge what is generated, one of each data set."""
+
 
 class Named(Reader):
     """A data set that ``--data`` knows by name.
@@ -121,7 +124,7 @@ def from_torchvision(name: str, root: Path) -> DataSet:
     train, test = (
         Split(split.data.flatten(1), split.targets.long(), facts.levels) for split in splits
     )
-    return DataSet(facts, train, test)
+    return DataSet(facts, train, test, kept=root / JUDGES)
 
 
 def _unpacked(name: str, kind: Any, root: Path, folder: Path) -> list[Any]:

@@ -58,7 +58,8 @@ class Rows(NamedTuple):
     :param frame: the rows of the training split and then those of the test split.
     :param test: how many of the last rows are the test split; 0 where none was given.
     :param usual: the kind of columns of which nothing is said; None looks at their values.
-    :param labels: of the rows (N,), where they came beside the table.
+    :param labels: of the rows (N,), where they came beside the table; -1 or "" where it is not
+        known.
     :param classes: a name for each label, where they came beside the table.
     """
 
@@ -75,7 +76,7 @@ class Table(Reader):
     :param data: a .csv, .tsv or .parquet whose first line names the columns, an .npy (N, X), or an
         .npz with ``x_train`` (N, X) and, where there are any, ``x_test``, ``y_train``, ``y_test``
         and ``names`` of the columns.
-    :param data_label: the column that evaluation compares with.
+    :param data_label: the column that evaluation compares with; empty where it is not known.
     :param data_columns: the columns to use, each ``name`` or ``name:kind``; or ``-name`` for all
         but these.
     :param data_on: where the rows of a .parquet or an .npy lie; others are read into memory.
@@ -340,7 +341,8 @@ def data_set(
     facts = Facts(TABLE.preset, (x.shape[1],), 0, classes, columns)
     every = Split(x, torch.from_numpy(codes), 0, bool(classes))
     splits = [every.part(torch.from_numpy(part)) for part in (train, test)]
-    said = _said(what, number, columns, constant, label, classes, x)
+    labels = int((codes >= 0).sum())
+    said = _said(what, number, columns, constant, label, classes, labels, x)
     for column in columns:
         if not column.values and _numbers_rows(_numbers(frame[column.name], column.name, what)):
             said += (
@@ -364,15 +366,20 @@ def _said(
     constant: Sequence[str],
     label: str | None,
     classes: Sequence[str],
+    labels: int,
     x: Tensor | OnDisk,
 ) -> str:
-    """What was taken for what, in one line."""
+    """What was taken for what, in one line.
+
+    :param labels: how many of the rows have one.
+    """
     counts = {kind: sum(column.kind == kind for column in columns) for kind in KINDS}
     listed = [f"{n} {IN_WORDS[kind][n > 1]}" for kind, n in counts.items() if n]
     said = f"{what} is a table of {number} rows: {', '.join(listed)}"
     if classes:
         of = "" if label is None else f" '{label}'"
-        said += f"; labels{of} of {len(classes)} classes, for evaluation alone"
+        known = "" if labels == number else f" for {labels} of the rows"
+        said += f"; labels{of} of {len(classes)} classes{known}, for evaluation alone"
     missing = sum(int(block.isnan().any(1).sum()) for block in blocks_of(x))
     if missing:
         said += f"; {missing} row{'s' * (missing > 1)} with missing values"
@@ -393,7 +400,10 @@ def _with_names(frame: Any, what: str) -> Any:
 def _labels(
     rows: Rows, frame: Any, label: str | None, what: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The number of each row's label (N,), zeros without labels, and the labels' names."""
+    """The number of each row's label (N,), -1 where it is not known, and the labels' names.
+
+    Zeros without labels, and no names.
+    """
     if label is None and rows.labels is None:
         return np.zeros(len(frame), np.int64), ()
     if label is not None and rows.labels is not None:
@@ -404,20 +414,19 @@ def _labels(
         raise UserError(f"{what} has no such column; {_there(frame)}", "data_label", label)
     series = pd.Series(rows.labels) if label is None else frame[label]
     where = "its labels" if label is None else f"column '{label}'"
-    words = _words(series, f"{what}: {where}")
-    if None in words:
-        raise UserError(
-            f"{what}: {where} has no label in row {words.index(None)}; give one for every row",
-            "data" if label is None else "data_label",
-        )
+    unknown = {None, ""} if label is not None else {None, "", "-1"}
+    words = [None if word in unknown else word for word in _words(series, f"{what}: {where}")]
     names = _sorted({word for word in words if word is not None})
+    if not names:
+        return np.zeros(len(frame), np.int64), ()
     if _numeric(series) and not all(re.fullmatch(r"-?\d+", name) for name in names):
         raise UserError(
             f"{what}: {where} holds numbers with fractions, such as {names[0]}; labels are words "
             "or whole numbers",
             "data" if label is None else "data_label",
         )
-    codes = np.array([names.index(word) for word in words if word is not None], np.int64)
+    place = {name: number for number, name in enumerate(names)}
+    codes = np.array([-1 if word is None else place[word] for word in words], np.int64)
     if rows.classes is not None:
         shown = [str(name) for name in rows.classes.reshape(-1)]
         if not all(name.isdecimal() and int(name) < len(shown) for name in names):
@@ -426,7 +435,7 @@ def _labels(
                 "number them from 0",
                 "data",
             )
-        codes = np.array([int(names[code]) for code in codes], np.int64)
+        codes = np.array([-1 if code < 0 else int(names[code]) for code in codes], np.int64)
         names = shown
     return codes, tuple(names)
 

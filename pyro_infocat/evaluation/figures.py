@@ -8,9 +8,9 @@ import functools
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from pyro_infocat.data import DataSet
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation.means import mean_of
 from pyro_infocat.evaluation.part import History, Plot, Tested
+from pyro_infocat.evaluation.style import FARTHEST, block_walk, exchanged
 from pyro_infocat.evaluation.typical import typical
 from pyro_infocat.runtime.randomness import evaluating
 from pyro_infocat.storage.files import replace
@@ -41,6 +42,9 @@ LONGEST_NAME = 24
 """Characters of a label's name that a figure shows."""
 
 SAMPLES, STEPS, PER_LABEL, MOST_POINTS = 10, 11, 3, 2000
+ACROSS = 5
+"""Squares of a figure side by side."""
+
 NOT_TERMS = ("epoch", "seconds", "objective")
 """What a row of the history holds beside terms."""
 
@@ -64,7 +68,7 @@ STYLE: Any = {
 
 OWN = (
     *("conditional_samples", "interpolation", "subspace_walk", "reconstructions"),
-    *("latent", "training"),
+    *("style", "blocks", "latent", "training"),
 )
 """The names of the figures that runs have, with labels or without."""
 
@@ -111,7 +115,11 @@ def draw(tested: Tested, out: Path, extra: Sequence[Plot] = ()) -> None:
                 "interpolation": lambda: interpolation(model, rows, shape),
                 "subspace_walk": lambda: subspace_walk(model, rows, shape),
                 "reconstructions": lambda: reconstructions(model, data, tested.z),
+                "style": lambda: style(tested, rows),
             }
+            walk = block_walk(model, _shown(model, rows))
+            if walk is not None:
+                figures["blocks"] = lambda: blocks(walk, rows, shape)
         if data.facts.columns:
             title = rows.title("Typical of each category's rows")
             figures["typical"] = lambda: typical(tested, rows.shown, rows.labels, title)
@@ -147,12 +155,14 @@ class Rows:
     :ivar names: of the L labels, as figures write them; none without classes.
     :ivar shown: the fullest categories, in the order of their majority labels, empty ones last.
     :ivar columns: the labels that most test examples have, in the order of their numbers.
+    :ivar given: names of the categories that known labels give one.
     """
 
     counts: NDArray[np.int64]
     names: tuple[str, ...]
     shown: list[int]
     columns: list[int]
+    given: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, category: Tensor, categories: int, data: DataSet) -> "Rows":
@@ -164,11 +174,12 @@ class Rows:
         shown = sorted(fullest, key=lambda c: (not counts[c].any(), counts[c].argmax(), c))
         columns = sorted(np.argsort(-counts.sum(0), kind="stable")[:MOST_ROWS])
         names = tuple(map(_plain, data.facts.classes))
-        return cls(counts, names, [int(c) for c in shown], [int(label) for label in columns])
+        given = {c: _plain(name) for c, name in data.names.items()}
+        return cls(counts, names, [int(c) for c in shown], [int(label) for label in columns], given)
 
     @property
     def labels(self) -> list[str]:
-        """The number of each category shown, and its majority label or share of the examples."""
+        """The number of each category shown, and its name, majority label or share of all."""
         return [f"category {c}: {self._said(c)}" for c in self.shown]
 
     def title(self, text: str, with_labels: bool = False) -> str:
@@ -185,6 +196,8 @@ class Rows:
         return f"{text}\n({'; '.join(said)})" if said else text
 
     def _said(self, c: int) -> str:
+        if c in self.given:
+            return self.given[c]
         if not self.counts[c].any():
             return "unused"
         if not self.names:
@@ -229,6 +242,40 @@ def subspace_walk(model: CatVAE, rows: Rows, shape: Sequence[int]) -> Figure:
     figure, axes = _mosaic(images, shape, rows.labels, names)
     axes.set_title(rows.title("From the origin out along each category's mean"))
     axes.set_xlabel(f"distance from the origin in units of {unit}")
+    return figure
+
+
+def style(tested: Tested, rows: Rows) -> Figure:
+    """A row for each of some test examples: itself, and its style in every category."""
+    index, images = exchanged(tested, _shown(tested.model, rows))
+    side = [f"test example {n}" for n in index.tolist()]
+    figure, axes = _mosaic(images, tested.data.facts.shape, side, ["itself", *rows.labels])
+    axes.set_title(rows.title(r"The style $z - \mu_c$ of an example in every category"))
+    return figure
+
+
+def blocks(walk: Tensor, rows: Rows, shape: Sequence[int]) -> Figure:
+    """A square for each category: what the two coordinates of its own block do.
+
+    :param walk: (C, S, S, X).
+    """
+    across, steps = min(ACROSS, len(walk)), walk.shape[1]
+    bands = math.ceil(len(walk) / across)
+    # White is 0 of ink, and 1 of each colour. A row above each square is for its name.
+    sheet = walk.new_full((bands * (steps + 1), across * (steps + 1) - 1, walk.shape[-1]),
+                          float(len(shape) == 3))  # fmt: skip
+    for number, square in enumerate(walk):
+        top, left = number // across * (steps + 1) + 1, number % across * (steps + 1)
+        sheet[top : top + steps, left : left + steps] = square
+    figure, axes = _mosaic(sheet, shape, [""] * len(sheet), [""] * sheet.shape[1])
+    down, right = axes.get_yticks(), axes.get_xticks()
+    for number, label in enumerate(rows.labels):
+        # The lower left corner of an empty cell.
+        left = right[number % across * (steps + 1)] - right[0]
+        bottom = down[number // across * (steps + 1)] + down[0]
+        axes.text(left, bottom, label, ha="left", va="bottom")
+    title = f"Along the two coordinates of each category's own block, {FARTHEST:g} standard"
+    axes.set_title(rows.title(f"{title} deviations to either side"))
     return figure
 
 

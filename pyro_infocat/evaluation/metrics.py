@@ -12,6 +12,8 @@ from pyro_infocat.evaluation.clustering import clustering, in_use
 from pyro_infocat.evaluation.generation import generation
 from pyro_infocat.evaluation.likelihood import knows_its_density, mean_terms
 from pyro_infocat.evaluation.part import CHUNK, Metric, Tested
+from pyro_infocat.evaluation.style import Style
+from pyro_infocat.evaluation.trust import Trust
 from pyro_infocat.objective import elbo_of
 from pyro_infocat.runtime.randomness import evaluating
 
@@ -52,16 +54,16 @@ class Likelihood(Metric):
 
 
 class Generation(Metric):
-    """Whether an independent classifier takes generated images for what their category is."""
+    """What an independent classifier makes of generated examples."""
 
     name, needs_labels = "generation_accuracy", True
 
-    def __call__(self, tested: Tested) -> dict[str, float]:
+    def __call__(self, tested: Tested) -> dict[str, Any]:
         categories = tested.category.cpu().numpy()
         return generation(tested.model, tested.data, categories, tested.seed)
 
 
-METRICS: tuple[type[Metric], ...] = (Clustering, Bound, Likelihood, Generation)
+METRICS: tuple[type[Metric], ...] = (Clustering, Bound, Likelihood, Generation, Trust, Style)
 """What every run is measured by, in this order."""
 
 
@@ -70,6 +72,8 @@ TAKEN = frozenset(
         *("elbo", "reconstruction", "kl_z", "kl_c", "information_bound", "nll", "nll_samples"),
         *("epochs", "train_seconds", "examples_per_second", "device", "seed", "versions"),
         *("clusters_used", "precision", "made_by"),
+        *("confidence", "calibration_error", "given_back", "given_back_mean", "doubts"),
+        *("style_leak", "style_leak_chance", "own_block_variance", "style_kept"),
     }
 )
 """The keys that metrics.json has for every run."""
@@ -78,9 +82,16 @@ OF_LABELS = frozenset(
     {
         *("accuracy", "purity", "nmi", "ari"),
         *("generation_accuracy", "generation_samples", "generation_accuracy_classifier"),
+        *("gan_train", "kid", "generation_precision", "generation_recall"),
+        *("kid_of_categories", "generation_precision_of_categories"),
+        "generation_recall_of_categories",
+        "calibration_error_labels",
     }
 )
 """The keys that it has besides where there are labels."""
+
+OF_TWINS = frozenset({"agreement", "agreement_of_categories"})
+"""The keys that it has besides where there are twins."""
 
 
 def evaluate(
@@ -102,7 +113,9 @@ def evaluate(
             if tested.data.facts.classes or not kind.needs_labels:
                 metric = kind()
                 try:
-                    found |= _named(metric, metric(tested))
+                    # What an earlier one left computed draws nothing a second time.
+                    with evaluating(device, seed=tested.seed):
+                        found |= _named(metric, metric(tested))
                 except (RuntimeError, ValueError) as error:
                     if _is_finite(tested):
                         raise
@@ -137,7 +150,7 @@ def check_names(metrics: Sequence[Metric], facts: Facts) -> None:
     :param facts: of the data.
     :raises UserError: naming the first.
     """
-    taken = TAKEN | (OF_LABELS if facts.classes else frozenset())
+    taken = TAKEN | OF_TWINS | (OF_LABELS if facts.classes else frozenset())
     for metric in metrics:
         if metric.name in taken:
             kind = f"{type(metric).__module__}.{type(metric).__qualname__}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pyro.distributions import Categorical
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
@@ -55,6 +56,19 @@ def direct_terms(
         "kl_z": _expectation(q, kl_z, drawn),
         "kl_c": (log_q.exp() * (log_q - log_p)).sum(),
     }
+
+
+def certain(category: Categorical, known: Tensor) -> Categorical:
+    """q(c | x), certain of the examples whose category is observed.
+
+    The bound of such an example is that of its category alone, one on log p(x, c).
+
+    :param known: (B,), int64; -1 where it is not.
+    """
+    logits, there = category.logits, known.unsqueeze(-1)
+    others = torch.arange(logits.shape[-1], device=logits.device) != there
+    alone = torch.zeros_like(logits).masked_fill(others, -math.inf)
+    return Categorical(logits=alone.where(there >= 0, logits))
 
 
 def analytic_kl(q: Distribution, p: Distribution) -> Tensor:

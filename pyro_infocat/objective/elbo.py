@@ -12,6 +12,7 @@ import torch
 from pyro.infer import TraceEnum_ELBO
 from pyro.params.param_store import param_with_module_name
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK, am_i_wrapped
 from torch import Tensor, nn
 
@@ -20,9 +21,9 @@ from guides.guide import Guide
 from guides.relaxed import Relaxed
 from models import CatVAE
 from pyro_infocat.networks import autocast_in_networks_alone, statistics_kept
-from pyro_infocat.objective.bound import ELBO_SIGNS, Terms, direct_terms, relaxed_terms
+from pyro_infocat.objective.bound import ELBO_SIGNS, Terms, certain, direct_terms, relaxed_terms
 from pyro_infocat.objective.enumeration import KLRequests, expectations, use_analytic_kl
-from pyro_infocat.objective.terms import NEEDS, TERMS, Batch, Term, classify, generate
+from pyro_infocat.objective.terms import NEEDS, TERMS, Batch, Known, Term, classify, generate
 
 
 class InfoCatELBO(TraceEnum_ELBO):
@@ -49,7 +50,8 @@ class InfoCatELBO(TraceEnum_ELBO):
         nearness              -log q(c = cluster of x | x), where ``clusters`` says which that is
 
     All but the terms of the ELBO are classes of :mod:`pyro_infocat.objective.terms`; ``extra``
-    takes more of them.
+    takes more of them, such as :class:`Labels` for a few labels that are known. Where the category
+    of an example is known, its sum over c keeps that category alone.
 
     Where a latent site of the model says ``infer={"kl": "analytic"}``, -KL(guide || model) takes
     the place of its one-sample estimate.
@@ -138,6 +140,7 @@ class InfoCatELBO(TraceEnum_ELBO):
         *arguments: Any,
         view: Tensor | None = None,
         labels: Tensor | None = None,
+        known: Known | None = None,
         **named: Any,
     ) -> Terms:
         """The named terms, with gradients, as sums over the batch in nats.
@@ -148,12 +151,14 @@ class InfoCatELBO(TraceEnum_ELBO):
             is none without it. Model and guide do not get it.
         :param labels: of the examples (B,), for terms that need them. Model and guide do not get
             them.
-        :raises ValueError: for terms in half precision, whose sums overflow or lose their digits.
-            Under ``torch.autocast`` the networks compute in it, and nothing else.
+        :param known: the categories of some of them, and other examples whose category is known.
+        :raises ValueError: where the guide has no site c to observe a category at, and for terms in
+            half precision, whose sums overflow or lose their digits. Under ``torch.autocast`` the
+            networks compute in it, and nothing else.
         """
         first = arguments[0] if arguments and isinstance(arguments[0], Tensor) else torch.empty(0)
         with autocast_in_networks_alone(first.device.type, model, guide):
-            terms = self._evaluate(model, guide, arguments, named, view, labels)
+            terms = self._evaluate(model, guide, arguments, named, view, labels, known)
         for name, term in terms.items():
             if term.dtype in (torch.float16, torch.bfloat16):
                 raise ValueError(
@@ -171,6 +176,7 @@ class InfoCatELBO(TraceEnum_ELBO):
         named: dict[str, Any],
         view: Tensor | None,
         labels: Tensor | None,
+        known: Known | None,
     ) -> Terms:
         _check_programs(model, guide, arguments)
         if am_i_wrapped():
@@ -182,17 +188,26 @@ class InfoCatELBO(TraceEnum_ELBO):
                 (x,) = arguments
                 posterior = guide.posterior(x)
                 category = posterior.category
+                if known is not None:
+                    posterior = posterior._replace(category=certain(category, known.category))
                 if isinstance(guide, Relaxed):
                     terms |= relaxed_terms(model, guide, posterior, x)
                 else:
                     terms |= direct_terms(model, posterior, x, self.num_particles, self.decoded)
             else:
-                terms |= self._traced(model, guide, *arguments, **named)
+                observed = None if known is None else _Observed(known.category)
+                program = guide if observed is None else observed(guide)
+                terms |= self._traced(model, program, *arguments, **named)
+                if observed is not None and not observed.found:
+                    raise ValueError(
+                        f"{type(guide).__name__} has no site c, where known categories are "
+                        "observed; give a guide that has one, such as guides.Enumerated"
+                    )
             self._check_sites(terms)
         missing = {name for name, it in (("view", view), ("clusters", self.clusters)) if it is None}
         wanted = [term for term in self.weighted() if not term.needs & missing]
         if wanted:
-            terms |= self.beside(model, guide, arguments[0], wanted, category, view, labels)
+            terms |= self.beside(model, guide, arguments[0], wanted, category, view, labels, known)
         return terms
 
     def beside(
@@ -204,15 +219,18 @@ class InfoCatELBO(TraceEnum_ELBO):
         category: Any = None,
         view: Tensor | None = None,
         labels: Tensor | None = None,
+        known: Any = None,
     ) -> Terms:
         """Some of the terms beside the ELBO's, as sums over x (B, X) in nats.
 
         :param category: q(c | x), where it is known.
+        :param known: see :class:`Known`.
         """
         made: dict[str, Callable[[], Any]] = {
             "category": lambda: category,
             "view": lambda: view,
             "labels": lambda: labels,
+            "known": lambda: known,
             "clusters": lambda: None if self.clusters is None else self.clusters(x),
             "generated": lambda: generate(model, guide, x.shape[0]),
         }
@@ -321,6 +339,22 @@ class InfoCatELBO(TraceEnum_ELBO):
         for name in requests.analytic:
             use_analytic_kl(name, *traces)
         return traces
+
+
+class _Observed(Messenger):
+    """Makes q(c | x), at the guide's site c, certain of the categories that are observed.
+
+    :ivar found: whether there was one.
+    :param known: see :func:`certain`.
+    """
+
+    def __init__(self, known: Tensor) -> None:
+        super().__init__()
+        self.known, self.found = known, False
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == "c":
+            msg["fn"], self.found = certain(msg["fn"], self.known), True
 
 
 RESERVED = ("elbo", "objective", "epoch", "seconds", "validation_elbo", "learning_rate")

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro.distributions import Categorical
@@ -15,8 +15,23 @@ from torch import Tensor
 
 from models.recorded import Recorded
 
-NEEDS = frozenset({"category", "view", "generated", "labels", "clusters"})
+NEEDS = frozenset({"category", "view", "generated", "labels", "clusters", "known"})
 """What a term may need beside x, the model and the guide: see :class:`Batch`."""
+
+
+class Known(NamedTuple):
+    """What training sees of labels in a step. M examples are drawn beside the batch.
+
+    :ivar category: of the batch's own examples (B,), int64; -1 where it is not known.
+    :ivar x: examples whose category is known (M, X).
+    :ivar view: another look at them (M, X); None where there is none.
+    :ivar c: their categories (M,), int64.
+    """
+
+    category: Tensor
+    x: Tensor
+    view: Tensor | None
+    c: Tensor
 
 
 class Batch:
@@ -31,6 +46,7 @@ class Batch:
     :ivar labels: of the examples (B,), int64; None where there are none.
     :ivar clusters: that training begins near (B, K): how much an example counts in the place of
         its cluster, 0 elsewhere.
+    :ivar known: see :class:`Known`; None where no label is known.
     """
 
     def __init__(self, model: Any, guide: Any, x: Tensor, **made: Callable[[], Any]) -> None:
@@ -144,6 +160,36 @@ class Nearness(Term):
     def __call__(self, batch: Batch) -> Tensor:
         log_q = log_probabilities(batch.category)
         return -(batch.clusters * log_q).sum()
+
+
+class Labels(Term):
+    """-log q'(y|x) of examples whose label y is known, on average; times the batch, as all terms.
+
+        q'(y|x) = (1 - WRONG) q(c = y|x) + WRONG / K
+
+    is how likely a label is that is right but for a share ``WRONG``, and else any one. So no
+    example costs more than log(K / WRONG), and one of which all else says that its label is wrong
+    hardly pulls. The views of the examples have their labels too.
+    """
+
+    name, sign, needs, weight = "labels", -1, frozenset({"known"}), 100.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        known: Known | None = batch.known
+        if known is None:
+            return batch.x.new_zeros(())
+        looks = [known.x] if known.view is None else [known.x, known.view]
+        # Beside the batch: layers that normalise would take the labelled alone for all there is.
+        both = batch.classify(torch.cat([batch.x, *looks]))
+        log_q = log_probabilities(both)[len(batch.x) :]
+        c = known.c.repeat(len(looks)).unsqueeze(-1)
+        right = log_q.gather(-1, c).squeeze(-1) + math.log1p(-WRONG)
+        wrong = torch.full_like(right, math.log(WRONG / log_q.shape[-1]))
+        return -torch.logaddexp(right, wrong).mean() * len(batch.x)
+
+
+WRONG = 0.1
+"""The share of known labels that may be wrong."""
 
 
 TERMS: tuple[type[Term], ...] = (

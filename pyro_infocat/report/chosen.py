@@ -34,6 +34,7 @@ class Category:
     :ivar doubtful: those of the smallest gap between the two likeliest categories.
     :ivar unlikely: those of the lowest log p(x); none where it is not known.
     :ivar label: the one that most of them have, with its share; None without labels or examples.
+    :ivar name: of the class that it stands for; "" where no known label said so.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Category:
     doubtful: list[int]
     unlikely: list[int]
     label: tuple[str, float] | None
+    name: str = ""
 
 
 class Chosen:
@@ -83,6 +85,7 @@ class Chosen:
             self._first(here, self.gap) if self.categories > 1 else [],
             [] if self.log_p is None else self._first(here, self.log_p),
             label,
+            self.tested.data.names.get(c, ""),
         )
 
     def _first(self, here: Tensor, by: Tensor) -> list[int]:

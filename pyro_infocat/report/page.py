@@ -83,6 +83,7 @@ def html(tested: Tested, result: Mapping[str, Any], settings: Settings, out: Pat
         data=settings.data if settings.data != IN_MEMORY else "arrays given in Python",
         headline=_headline(settings, result, chosen),
         tiles=_tiles(result, chosen),
+        doubts=result.get("doubts", []),
         sentences=sentences,
         cards=cards,
         kinds=KINDS,

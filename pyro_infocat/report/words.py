@@ -61,14 +61,85 @@ MEASURES = {
     "generation_accuracy_classifier": Measure(
         "that classifier's own accuracy", "on test examples", SHARE
     ),
+    "gan_train": Measure(
+        "GAN-train",
+        "accuracy on test examples of a classifier that learned from generated ones alone",
+        SHARE,
+    ),
+    "kid": Measure(
+        "KID", "distance of generated and test examples in that classifier's features; 0 is right"
+    ),
+    "generation_precision": Measure(
+        "precision of generated examples", "those near test examples, in the same features", SHARE
+    ),
+    "generation_recall": Measure(
+        "recall of generated examples", "test examples near generated ones", SHARE
+    ),
+    "confidence": Measure("confidence", "the mean of the largest q(c|x) of test examples", SHARE),
+    "calibration_error": Measure(
+        "calibration error",
+        "how far the largest q(c|x) of generated examples is from the share that is right; 0% is "
+        "right",
+        SHARE,
+    ),
+    "calibration_error_labels": Measure(
+        "calibration error, by labels",
+        "the same of test examples, right where their category stands for their label",
+        SHARE,
+    ),
+    "given_back": Measure(
+        "least category given back",
+        "of a category's generated means, those that q(c|x) takes for it",
+        SHARE,
+    ),
+    "given_back_mean": Measure("given back", "the same, on average over categories", SHARE),
+    "style_leak": Measure(
+        "leak of style",
+        "test examples whose category a linear classifier reads off z less the category's mean; "
+        "chance is right",
+        SHARE,
+    ),
+    "style_leak_chance": Measure("its chance", "the largest category's share", SHARE),
+    "own_block_variance": Measure(
+        "variance in the own block",
+        "of a category's variance of z, the share in its own block, on average",
+        SHARE,
+    ),
+    "style_kept": Measure(
+        "style kept",
+        "correlation of a style with itself read off another category's example, at most 1",
+    ),
+    "agreement": Measure(
+        "agreement of seeds",
+        "adjusted Rand index of the categories of every two seeds, on average; at most 1",
+    ),
+    "agreement_of_categories": Measure(
+        "least category kept together",
+        "pairs of a category's test examples that other seeds keep together",
+        SHARE,
+    ),
+    "class_accuracy": Measure(
+        "class accuracy",
+        "test examples of classes with known labels that are in their class's own category",
+        SHARE,
+    ),
+    "known_labels": Measure(
+        "known labels", "labels of the training split that training saw", "labels"
+    ),
     "epochs": Measure("epochs", "passes over the training split", "epochs"),
     "train_seconds": Measure("training", "with all starts", "s"),
     "examples_per_second": Measure("speed", "training examples times epochs", "examples/s"),
 }
 """What metrics.json holds of every run; other keys are told by their own names."""
 
-ELSEWHERE = frozenset({"device", "precision", "seed", "versions", "made_by"})
-"""Keys of metrics.json that are no metrics."""
+ELSEWHERE = frozenset(
+    {
+        *("device", "precision", "seed", "versions", "made_by", "doubts"),
+        *("kid_of_categories", "generation_precision_of_categories"),
+        "generation_recall_of_categories",
+    }
+)
+"""Keys of metrics.json that are no metrics, or too many numbers for a page."""
 
 FIGURES = {
     "conditional_samples": "Samples of each category, a row each: the mean of p(x|z) at draws of z",
@@ -76,6 +147,8 @@ FIGURES = {
     "confusion": "How many test examples of each label fell into each category",
     "latent": "Posterior means of test examples and the modes of the categories, along two axes",
     "reconstructions": "Test examples and their reconstructions",
+    "style": "The style of some test examples, z less their category's mean, in every category",
+    "blocks": "Decoded points along the two coordinates of each category's own block",
     "subspace_walk": "Decoded points from the origin out along each category's mean",
     "interpolation": "Decoded points from each category's centre to the next",
     "training": "Every term over the epochs of training, in nats per example",
@@ -99,6 +172,10 @@ def percent(share: float) -> str:
 def told(key: str, value: Any) -> tuple[str, str, str, str]:
     """A metric's name, value, unit and meaning."""
     known = MEASURES.get(key, Measure(key, ""))
+    if known.unit == SHARE and isinstance(value, list):
+        shares = [(share, c) for c, share in enumerate(value) if share is not None]
+        least = [f"{percent(share)} (category {c})" for share, c in sorted(shares)[:1]]
+        return known.name, "".join(least) or DASH, "", known.meaning
     if isinstance(value, bool) or not isinstance(value, int | float):
         return known.name, str(value), known.unit, known.meaning
     if known.unit == SHARE:

@@ -26,6 +26,7 @@ from pyro_infocat.evaluation.likelihood import mean_terms
 from pyro_infocat.evaluation.part import History
 from pyro_infocat.networks import compiled, computing_in, statistics_kept
 from pyro_infocat.objective import ELBO_SIGNS, InfoCatELBO, elbo_of
+from pyro_infocat.objective.terms import Known
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.randomness import evaluating, random_states, restore_random
 from pyro_infocat.settings import CHECKPOINT, Settings
@@ -33,6 +34,7 @@ from pyro_infocat.storage.checkpoint import check_kinds, check_optimizer
 from pyro_infocat.storage.folder import RunFolder
 from pyro_infocat.training.epoch_terms import EpochTerms
 from pyro_infocat.training.feed import Feed
+from pyro_infocat.training.known import Labelled, aligned, validation_order
 from pyro_infocat.training.monitor import CollapseMonitor
 from pyro_infocat.training.progress import Bar
 from pyro_infocat.training.schedules import Schedule
@@ -69,6 +71,8 @@ def train(
         from pyro_infocat.training.clusters import find
 
         bound.clusters = find(fitted, data.facts.columns, model.prior.categories, settings.seed)
+        if bound.clusters is not None and settings.known_labels:
+            bound.clusters = aligned(bound.clusters, fitted, model.prior.categories)
         if bound.clusters is None and processes.rank() == 0:
             print(
                 f"nearness has no weight: fewer than {model.prior.categories} examples differ, so "
@@ -91,7 +95,8 @@ def train(
     feed = Feed(fitted, settings.batch_size)
     replayed = recordable(settings, fitted.device, bound.written_out(model, guide))
     constants = (lambda: schedule.constants(optimizer)) if replayed else None
-    step = Step(feed.split, observed, parts, parallel, optimizer, constants)
+    labelled = Labelled(fitted) if settings.known_labels else None
+    step = Step(feed.split, observed, parts, parallel, optimizer, constants, labelled)
     last = until or settings.epochs
     steps = math.ceil(len(fitted) / settings.batch_size)
 
@@ -159,8 +164,10 @@ def some_unused(settings: Settings, parts: Parts, module: nn.Module, x: Tensor) 
     if settings.schedules:
         return True
     devices = [x.device] if x.is_cuda else []
+    first = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    known = Known(first, x, x, first) if settings.known_labels else None
     with torch.random.fork_rng(devices), statistics_kept(parts.model, parts.guide):
-        module(x, view=x, labels=torch.zeros(len(x), dtype=torch.int64, device=x.device)).backward()
+        module(x, view=x, labels=first, known=known).backward()
     learned = [p for p in module.parameters() if p.requires_grad]
     unused = any(parameter.grad is None for parameter in learned)
     module.zero_grad()
@@ -223,7 +230,7 @@ def unweighted(bound: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor) -> di
     Those that need a view or labels, which the last batch no longer has, stay out, as do those of
     clusters where none were looked for. So does what is not finite, which no history holds.
     """
-    gone = {"view", "labels"} | (set() if bound.clusters else {"clusters"})
+    gone = {"view", "labels", "known"} | (set() if bound.clusters else {"clusters"})
     beside = [
         term for term in bound.declared if term.name not in bound.terms and not term.needs & gone
     ]
@@ -278,8 +285,7 @@ def validation_split(train: Split, settings: Settings) -> tuple[Split, Split | N
     held = settings.held_out(len(train))
     if not held:
         return train, None
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))
-    order = order.to(train.device)
+    order = validation_order(len(train), settings.seed).to(train.device)
     return train.part(order[held:]), train.part(order[:held])
 
 
@@ -331,6 +337,7 @@ def snapshot(
         "facts": asdict(data.facts),
         "data": data.fingerprint,
         "labels": data.label_checksum,
+        **({"names": dict(data.names)} if data.names else {}),
         "rng": random_states(model.prior.logits.device),
         "rng_of_others": others,
         "made_by": made_by(),

@@ -11,6 +11,7 @@ import gc
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,9 @@ from pyro_infocat.data import Observation, Split, observe
 from pyro_infocat.errors import reason
 from pyro_infocat.networks import statistics_kept
 from pyro_infocat.objective import Terms
+from pyro_infocat.objective.terms import Known
 from pyro_infocat.runtime import processes
+from pyro_infocat.training.known import Labelled
 
 WARM_UP = 3
 """Steps before one is recorded: libraries choose their kernels and take their memory in them."""
@@ -35,6 +38,8 @@ class Step:
     :param parts: whose objective's weights may change between steps.
     :param module: the bound over model and guide, averaged over processes.
     :param constants: what a recorded step cannot see change; None takes every step.
+    :param labelled: examples whose labels training sees, beside those of a batch; None where the
+        labels of the split are none of its business.
     """
 
     def __init__(
@@ -45,9 +50,11 @@ class Step:
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         constants: Callable[[], Hashable] | None = None,
+        labelled: Labelled | None = None,
     ) -> None:
         self.split, self.observation, self.parts = split, observation, parts
         self.module, self.optimizer, self.constants = module, optimizer, constants
+        self.labelled = labelled
         self.recorder = Recorder(self.take) if constants else None
         self.x: Tensor
 
@@ -63,12 +70,18 @@ class Step:
         mine = processes.mine(index)
         grey = self.split.grey(mine)
         self.x = observe(grey, self.observation)
-        others: dict[str, Tensor] = {}
+        others: dict[str, Any] = {}
+        drawn, c = self.labelled.draw(len(mine)) if self.labelled else (grey[:0], mine[:0])
         if bound.needs("view"):
-            # A view may ask q(c|x) of what is no example.
+            # A view may ask q(c|x) of what is no example, and measure distances in the batch.
             with statistics_kept(guide):
-                looked = self.parts.view(grey, guide.category)
-                others["view"] = observe(looked, self.observation)
+                looked = self.parts.view(torch.cat([grey, drawn]), guide.category)
+                looked = observe(looked, self.observation)
+                others["view"] = looked[: len(grey)]
+        if self.labelled:
+            also = looked[len(grey) :] if "view" in others else None
+            x = observe(drawn, self.observation)
+            others["known"] = Known(self.split.labels[mine], x, also, c)
         if bound.needs("labels"):
             others["labels"] = self.split.labels[mine]
         # Processes average their gradients; the sum over the whole batch is meant.

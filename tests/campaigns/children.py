@@ -25,7 +25,7 @@ LONGEST = 300.0
 
 FIGURES = (
     *("conditional_samples", "interpolation", "subspace_walk", "reconstructions"),
-    *("latent", "training", "confusion", "typical"),
+    *("style", "blocks", "latent", "training", "confusion", "typical"),
 )
 """The functions that draw a run's figures."""
 

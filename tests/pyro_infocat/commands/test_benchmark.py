@@ -94,9 +94,12 @@ def test_seeds_become_a_row(measured: Measured) -> None:
         assert run["epochs"] == 1
         assert run[MADE_BY] == made_by()
     assert record["runs"][0]["elbo"] != record["runs"][1]["elbo"]
-    (row,) = rows(measured.out)
+    first, second, table = measured.out.split("\n", 2)
+    (row,) = rows(table)
     assert row[:2] == [NAME, "2"]
-    assert measured.out == benchmark.table(measured.folder / "results") + "\n"
+    assert table == benchmark.table(measured.folder / "results") + "\n"
+    assert first.startswith(f"{NAME}: 2 seeds agree by {record['agreement']['ari']:.3f} ")
+    assert second.startswith(f"{NAME}: least kept together is category ")
 
 
 def test_a_stopped_run_goes_on(measured: Measured) -> None:

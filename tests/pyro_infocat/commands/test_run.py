@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_infocat.report.board import PROJECTOR, PROJECTOR_CONFIG
 from pyro_infocat.report.page import REPORT
 from pyro_infocat.run import main
-from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, MADE_BY, METRICS
+from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, MADE_BY, METRICS, TEST_CATEGORIES
 from pyro_infocat.storage.folder import LOCK
 from pyro_infocat.version import made_by
 from tests.runs import METRIC_KEYS, SHARES, history, metrics, parse
@@ -28,6 +28,8 @@ FIGURES = {
     "interpolation",
     "subspace_walk",
     "reconstructions",
+    "style",
+    "blocks",
     "confusion",
     "latent",
     "training",
@@ -60,7 +62,7 @@ def test_the_folder_is_complete(finished: Path) -> None:
     assert len(events) == 2
     # The last is an empty one, which a second command would wait at.
     assert names - events == {
-        *(CONFIG, METRICS, HISTORY, CHECKPOINT, "figures", REPORT),
+        *(CONFIG, METRICS, HISTORY, CHECKPOINT, TEST_CATEGORIES, "figures", REPORT),
         *(PROJECTOR, PROJECTOR_CONFIG, LOCK),
     }
     assert {path.name for path in (finished / "figures").iterdir()} == {

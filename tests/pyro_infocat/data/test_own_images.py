@@ -140,7 +140,7 @@ WRONG = {
         "x_train": GREY,
         "y_train": [0] * 5,
     },
-    "y_train has shape (6,) and holds int64 from -1": {"x_train": GREY, "y_train": [-1] * 6},
+    "y_train has shape (6,) and holds int64 from -2": {"x_train": GREY, "y_train": [-2] * 6},
     "y_train has shape (6,) and holds float64;": {"x_train": GREY, "y_train": [0.5] * 6},
     "classes has 1 names for labels up to 2": {
         "x_train": GREY,

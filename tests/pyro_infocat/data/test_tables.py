@@ -354,7 +354,6 @@ REFUSED: dict[str, tuple[str, str | None, list[str] | None, str]] = {
                      "columns have 2 at most; give a:category"),
     "no label": ("a,b\n1,2\n3,4\n5,6\n", "c", None, "--data_label c: 'mine.csv' has no such "
                  "column; there are a, b"),
-    "a label missing": ("a,b\n1,x\n3,\n5,y\n", "b", None, "has no label in row 1; give one for"),
     "labels with fractions": ("a,b\n1,2\n3,4.5\n5,6\n", "b", None, "column 'b' holds numbers with "
                               "fractions, such as 2; labels are words or whole numbers"),
     "infinite": ("a,b\n1,2\n3,inf\n5,6\n", None, None, "column 'b' holds inf in row 1; give a "

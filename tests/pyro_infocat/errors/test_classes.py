@@ -122,7 +122,7 @@ CLASSES = {
     "terms_that_do_not_fit.NameTaken": ["there is a term 'consistency' already"],
     "terms_that_do_not_fit.NameOfTwoWords": ["its name must be a word", "not 'mine.too'"],
     "terms_that_do_not_fit.NeedsWhatIsNotThere": [
-        "its needs must be a set of category, clusters, generated, labels, view"
+        "its needs must be a set of category, clusters, generated, known, labels, view"
     ],
     "terms_that_do_not_fit.NegativeWeight": ["the weight of mine must not be negative, not -1.0"],
     "terms_that_do_not_fit.SchedulesWhatIsNotThere": [

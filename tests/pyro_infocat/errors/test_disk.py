@@ -21,7 +21,7 @@ from tests.pyro_infocat.errors.refusals import OUT, Refuse, again, checkpoint_in
 DRAW = figures.draw
 DRAWN = (
     *("interpolation", "subspace_walk", "reconstructions"),
-    *("latent", "training", "confusion"),
+    *("style", "blocks", "latent", "training", "confusion"),
 )
 
 pytestmark = pytest.mark.usefixtures("alone")

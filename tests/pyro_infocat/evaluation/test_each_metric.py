@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -21,6 +20,7 @@ from models import CatVAE, decoders, likelihoods, priors
 from pyro_infocat import DataSet, Metric, Tested, UserError
 from pyro_infocat.data.readers import digits
 from pyro_infocat.evaluation import generation, likelihood, metrics
+from pyro_infocat.evaluation.judge import Judge
 from pyro_infocat.evaluation.likelihood import log_likelihood
 from pyro_infocat.evaluation.means import mean_of
 from pyro_infocat.evaluation.metrics import Bound, Generation, Likelihood, evaluate
@@ -90,7 +90,7 @@ def test_a_term_that_a_program_does_not_have_is_zero(
 
 
 @torch.no_grad()
-def test_the_classifier_gets_the_seed_of_the_run(
+def test_what_is_generated_gets_the_seed_of_the_run(
     tested: Tested, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got: list[Any] = []
@@ -144,49 +144,24 @@ def test_what_no_json_file_can_hold_is_refused(value: Any, tested: Tested) -> No
         evaluate(tested, [Gives(value)])
 
 
-# The independent classifier.
+# What the independent classifier is shown.
 
 
-class Judge:
-    """Stands for the classifier: it keeps what it was made with and what it was shown."""
+class Watching(Judge):
+    """Keeps the examples that it was shown, and those whose features were asked for."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.arguments, self.named = arguments, named
-        self.shown: list[np.ndarray] = []
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+        self.shown: list[Tensor] = []
+        self.compared: list[Tensor] = []
 
-    def fit(self, images: np.ndarray, labels: np.ndarray) -> "Judge":
-        self.fitted = images, labels
-        return self
+    def forward(self, x: Tensor) -> Tensor:
+        self.shown.append(x)
+        return torch.zeros(len(x), 10)
 
-    def score(self, images: np.ndarray, labels: np.ndarray) -> float:
-        self.scored = images, labels
-        return 0.5
-
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        self.shown.append(images)
-        return np.zeros(len(images), int)
-
-
-@pytest.mark.parametrize(("number", "passes"), [(1297, 462), (40, 15_000)])
-def test_the_judge_has_256_hidden_units_its_seed_and_600_000_examples(
-    number: int, passes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of few examples no stratified tenth can be kept back to stop early by."""
-    monkeypatch.setattr(generation, "MLPClassifier", Judge)
-    split = digits().train.part(torch.arange(number))
-    made: Any = generation.judge(split, 7)
-    assert made.arguments == ((256,),)
-    assert made.named == {"max_iter": passes, "early_stopping": number > 40, "random_state": 7}
-    images, labels = made.fitted
-    assert np.array_equal(images, split.grey().numpy())
-    assert np.array_equal(labels, split.labels.numpy())
-
-
-def test_a_long_split_is_seen_ten_times_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "MLPClassifier", Judge)
-    monkeypatch.setattr(generation, "JUDGE_EXAMPLES", 1297)
-    made: Any = generation.judge(digits().train, 0)
-    assert made.named["max_iter"] == 10
+    def features(self, x: Tensor) -> Tensor:
+        self.compared.append(x)
+        return torch.zeros(len(x), 128)
 
 
 class Beyond(decoders.Decoder):
@@ -209,18 +184,44 @@ def test_the_judge_is_shown_means_within_black_and_white(
     tested: Tested, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And so many that the standard error of a share is 0.36 percent at most."""
-    seen = Judge()
-    monkeypatch.setattr(generation, "judge", lambda *_: seen)
+    seen, taken = Watching(), []
+    monkeypatch.setattr(generation, "judge_of", lambda _: seen)
+    monkeypatch.setattr(generation, "taught", lambda of, y, *_: taken.append((of(...), y)) or seen)
     model = CatVAE(tested.model.prior, Beyond(tested.data.facts.features))
     found = generation.generation(model, tested.data, tested.category.numpy(), 0)
-    shown = np.concatenate(seen.shown)
+    shown, (learned, labels) = torch.cat(seen.shown), taken[0]
     assert len(shown) == found["generation_samples"] == 20_004
     assert math.sqrt(0.25 / len(shown)) < 0.0036
-    assert np.array_equal(np.unique(shown, axis=0), np.tile([[0.0, 1.0]], 32).astype(np.float32))
-    # It is scored by the test split.
-    images, labels = seen.scored
-    assert np.array_equal(images, tested.data.test.grey().numpy())
-    assert np.array_equal(labels, tested.data.test.labels.numpy())
+    mean = torch.tensor([0.0, 1.0]).repeat(32)
+    assert torch.equal(shown.unique(dim=0), mean.unsqueeze(0))
+    # The classifier that learns from them gets no others, equally many of each category.
+    assert torch.equal(learned.unique(dim=0), mean.unsqueeze(0))
+    used = tested.category.unique()
+    assert len(labels) == len(learned) == 20_004 // K * len(used)
+    # Features are of all of them, of as many as there are test images, and of test images.
+    test = tested.data.test.grey()
+    compared = torch.cat(seen.compared)
+    assert len(compared) == 20_004 + 3 * len(test)
+    assert torch.equal(compared[20_004:][: len(test)], test)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("room", [1, 7, 20_003, 30_000])
+def test_of_large_images_as_many_are_learned_from_as_memory_is_given(
+    room: int, tested: Tested, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, taken = Watching(), []
+    monkeypatch.setattr(generation, "MOST_LEARNED", room * 64 + 63)
+    monkeypatch.setattr(generation, "judge_of", lambda _: seen)
+    monkeypatch.setattr(generation, "taught", lambda of, y, *_: taken.append(y) or seen)
+    # Each category stands for a label of its own.
+    categories = tested.labels.numpy() % K
+    generation.generation(tested.model, tested.data, categories, 0)
+    assert len(taken[0]) == min(room, 20_004)
+    assert len(taken[0].unique()) == min(room, K)
+    # Where the last category alone has examples, it is the one to learn from.
+    generation.generation(tested.model, tested.data, categories * 0 + K - 1, 0)
+    assert len(taken[1]) == min(room, 20_004 // K)
 
 
 # Distributions without a mean.

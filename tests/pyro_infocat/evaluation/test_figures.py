@@ -28,6 +28,7 @@ NAMES = {
     "interpolation",
     "subspace_walk",
     "reconstructions",
+    "style",
     "confusion",
     "latent",
     "training",

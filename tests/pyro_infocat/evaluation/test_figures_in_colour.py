@@ -18,7 +18,7 @@ from pyro_infocat.catalogue import Facts
 from pyro_infocat.data import DataSet, Split
 from pyro_infocat.evaluation.figures import GUTTER, LOWEST, draw, reconstructions
 
-PICTURES = ("conditional_samples", "interpolation", "subspace_walk", "reconstructions")
+PICTURES = ("conditional_samples", "interpolation", "subspace_walk", "reconstructions", "style")
 SHAPE = (3, 30, 40)
 
 

@@ -12,8 +12,8 @@ from models import CatVAE, decoders, likelihoods, priors
 from pyro_infocat import DataSet, Tested
 from pyro_infocat.data.readers import digits
 from pyro_infocat.errors import UserError
-from pyro_infocat.evaluation import generation
 from pyro_infocat.evaluation.metrics import evaluate
+from tests.brief import judge_little
 from tests.users_parts.measures import AmongOthers, Draws, Fullest, NameOfTheRun, PerLabel
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -27,7 +27,7 @@ def data() -> DataSet:
 @pytest.fixture
 def tested(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> Tested:
     """An untrained model and guide, and a classifier that learns little."""
-    monkeypatch.setattr(generation, "JUDGE_EXAMPLES", 1)
+    judge_little(monkeypatch)
     torch.manual_seed(0)
     prior = priors.Orthogonal(6, 2)
     decoder = decoders.MLP(prior.latent, data.facts.features, likelihoods.Bernoulli(), [8])

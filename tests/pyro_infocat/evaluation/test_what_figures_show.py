@@ -208,7 +208,7 @@ def test_the_same_model_has_the_same_figures_whatever_the_seed(
         torch.manual_seed(seed)
         figures.draw(replace(tested, seed=seed), tmp_path)
     half = len(shown) // 2
-    assert half == 4
+    assert half == 6
     for one, other in zip(shown[:half], shown[half:], strict=True):
         assert torch.equal(one, other)
 
@@ -220,5 +220,5 @@ def test_a_figure_that_needs_labels_is_left_out_without(
     split = replace(tested.data.test, labels=zeros, labelled=False)
     data = DataSet(facts, split, split)
     figures.draw(replace(tested, data=data), tmp_path, [OfLabels(), Whichever()])
-    # Six of every run's, and one that needs no labels.
-    assert len(saved) == 7
+    # Eight of every run's, and one that needs no labels.
+    assert len(saved) == 9

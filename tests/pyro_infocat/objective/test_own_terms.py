@@ -92,7 +92,8 @@ def test_what_a_term_does_not_declare_it_does_not_get(thing: str, beside: bool) 
 
 def test_what_no_batch_has() -> None:
     with expect(
-        AttributeError, "a batch has no 'z'; it has category, clusters, generated, labels, view"
+        AttributeError,
+        "a batch has no 'z'; it has category, clusters, generated, known, labels, view",
     ):
         evaluate(make_term(look("z")))
 
@@ -267,15 +268,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another sign": ({"sign": 2}, "its sign must be 1 or -1"),
     "unknown need": (
         {"needs": frozenset({"images"})},
-        "its needs must be a set of category, clusters, generated, labels, view",
+        "its needs must be a set of category, clusters, generated, known, labels, view",
     ),
     "one need as a word": (
         {"needs": "labels"},
-        "its needs must be a set of category, clusters, generated, labels, view",
+        "its needs must be a set of category, clusters, generated, known, labels, view",
     ),
     "needs as a list": (
         {"needs": ["labels"]},
-        "its needs must be a set of category, clusters, generated, labels, view",
+        "its needs must be a set of category, clusters, generated, known, labels, view",
     ),
 }
 
