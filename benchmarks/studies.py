@@ -80,12 +80,12 @@ STUDIES = {
         rows={
             "digits preset": [],
             # Modes at the same distance from each other as the preset's.
-            "prior: Simplex": ["--prior", "models.priors.Simplex", "--prior.scale", "4.025"],
+            "prior: Simplex": ["--prior", "models.priors.Simplex", "--prior.scale", "5.367"],
             "prior: Gaussian (a plain VAE)": ["--prior", "models.priors.Gaussian"],
             "prior: Mixture": ["--prior", "models.priors.Mixture", "--prior.latent", "20"],
             "prior: Vamp": ["--prior", "models.priors.Vamp"],
             "prior: learned p(c)": ["--prior.learn_weights", "true"],
-            "encoder: Convolutional": ["--encoder", "guides.encoders.Convolutional"],
+            "encoder: MLP": ["--encoder", "guides.encoders.MLP"],
             "encoder: Recurrent": ["--encoder", "guides.encoders.Recurrent"],
             "decoder: Convolutional": ["--decoder", "models.decoders.Convolutional"],
             "decoder: Recurrent": ["--decoder", "models.decoders.Recurrent"],

@@ -363,10 +363,12 @@ def as_part(value: Any, setting: str, before: Part | None = None) -> Part:
     kind = value if isinstance(value, type) else type(value)
     arguments = {} if kind is value else getattr(value, "constructor_arguments", {})
     given = ROLES[setting].given
-    return Part(
+    part = Part(
         f"{kind.__module__}.{kind.__qualname__}",
         {name: plain(one) for name, one in arguments.items() if name not in given},
     )
+    # An instance has its own defaults, where a class has the preset's arguments.
+    return part if kind is value else completed(setting, kind, part)
 
 
 KEYS = {"class_path", "init_args"}

@@ -19,12 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     *("--batch_size", "400", "--nll_samples", "2", "--device", "cpu"),
     *("--encoder.hidden", "[16]", "--decoder.hidden", "[16]", "--guide.hidden", "16"),
+    *("--starts", "1", "--schedules", "{}"),
 ]
-"""Four steps an epoch with small networks."""
+"""Four steps an epoch with small networks, and every term of the preset in each."""
 
 QUICK: dict[str, Any] = {
     **{"epochs": 1, "batch_size": 400, "nll_samples": 2, "device": "cpu"},
     **{"encoder.hidden": [16], "decoder.hidden": [16], "guide.hidden": 16},
+    **{"starts": 1, "schedules": {}},
 }
 """One epoch of that, as settings."""
 

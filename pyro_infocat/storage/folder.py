@@ -244,9 +244,20 @@ def where_they_were(folder: RunFolder, settings: Settings) -> Settings:
     before = folder.settings()[0]
     same = before.epochs == settings.epochs or before.schedules != settings.schedules
     schedules: dict[str, list[list[float | str]]] = {
-        name: list(map(list, points)) for name, points in before.lines().items()
+        name: _rising(points) for name, points in before.lines().items()
     }
     return settings if same else dataclasses.replace(settings, schedules=schedules)
+
+
+def _rising(points: list[list[float]]) -> list[list[float | str]]:
+    """A schedule that says the same with one point at each epoch.
+
+    In a run of one epoch all points are there, and the last one counts.
+    """
+    values: dict[float | str, float] = {}
+    for at, value in points:
+        values[at] = value
+    return [[at, value] for at, value in values.items()]
 
 
 def going_on(folder: RunFolder, settings: Settings) -> Settings:

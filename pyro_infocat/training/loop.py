@@ -148,9 +148,7 @@ def train(
             others = others_random(model.prior.logits.device)
             if board is not None:
                 folder.save(snapshot(epoch + 1, model, guide, optimizer, data, others), history)
-                for name, value in row.items():
-                    if name != "epoch":
-                        board.add_scalar(name, value, epoch + 1)
+                draw(row, board)
                 monitor.look(epoch + 1, bound.weights["reconstruction"] > 0, board)
             bar.show(row, bound.signs)
     return history
@@ -205,6 +203,13 @@ def board_of(folder: RunFolder, epochs: int) -> Iterator[SummaryWriter | None]:
             board.flush()
     finally:
         threading.excepthook = usual
+
+
+def draw(row: Mapping[str, float], board: SummaryWriter) -> None:
+    """A row of the history as points of TensorBoard's curves."""
+    for name, value in row.items():
+        if name != "epoch":
+            board.add_scalar(name, value, int(row["epoch"]))
 
 
 def recordable(settings: Settings, device: torch.device, written_out: bool) -> bool:

@@ -13,7 +13,7 @@ from pyro_infocat.data import DataSet
 from pyro_infocat.runtime import processes
 from pyro_infocat.settings import CHECKPOINT, MOST_SEED, STARTS, Settings
 from pyro_infocat.storage.folder import RunFolder
-from pyro_infocat.training.loop import train
+from pyro_infocat.training.loop import board_of, draw, train
 
 
 def best_start(
@@ -54,6 +54,9 @@ def best_start(
     checkpoint = places[best].checkpoint()
     rows = checkpoint["history"]
     rows[-1]["seconds"] += seconds - sum(row["seconds"] for row in rows)
-    if processes.rank() == 0:
-        folder.save(checkpoint, rows)
+    with board_of(folder, 0) as board:
+        if board is not None:
+            folder.save(checkpoint, rows)
+            for row in rows:
+                draw(row, board)
     return checkpoint

@@ -13,9 +13,10 @@ import pyro_infocat as pic
 from guides import encoders
 from models import CatVAE, decoders, likelihoods, priors
 from models.priors import Orthogonal
+from pyro_infocat.keywords import resolved
 from pyro_infocat.run import main
 from pyro_infocat.settings import CONFIG, Part
-from pyro_infocat.views import Affine
+from pyro_infocat.views import AdversarialAffine, Affine, VirtualAdversarial
 from tests.brief import QUICK, SMALL
 from tests.runs import same_run
 from tests.users_parts.endless_term import Endless
@@ -145,17 +146,26 @@ def test_an_argument_in_each_way(way: dict[str, object]) -> None:
 def test_an_argument_of_the_presets_part() -> None:
     run = fit("digits", **{"prior.categories": 3, "view.epsilon": 0.1})
     assert run.model.prior.categories == 3
-    assert run.settings.prior.init_args["scale"] == 3.0
+    assert run.settings.prior.init_args["scale"] == 4.0
     assert run.settings.view.init_args["epsilon"] == 0.1
     assert run.settings.view.init_args["stretch"] == 0.1
 
 
 def test_another_class_keeps_the_presets_arguments_that_it_has_too() -> None:
     """As on the command line; an instance has all of its own."""
-    by_path = pic.check_parts("digits", prior="models.priors.Simplex")
-    assert by_path.model.prior.modes.norm(dim=1).mean() == pytest.approx(3, abs=1e-4)
-    by_instance = pic.check_parts("digits", prior=priors.Simplex())
-    assert by_instance.model.prior.modes.norm(dim=1).mean() == pytest.approx(4, abs=1e-4)
+    by_path = pic.check_parts("digits", view="pyro_infocat.views.VirtualAdversarial")
+    assert by_path.view.epsilon == 0.3
+    by_instance = pic.check_parts("digits", view=VirtualAdversarial())
+    assert by_instance.view.epsilon == 0.25
+
+
+def test_an_instance_of_the_presets_class_has_its_own_defaults_in_the_config() -> None:
+    """Where the preset's view has others, which a class by its path keeps."""
+    by_instance, _, _ = resolved("fit", "digits", None, {"view": AdversarialAffine((8, 8))})
+    by_path, _, _ = resolved(
+        "fit", "digits", None, {"view": "pyro_infocat.views.AdversarialAffine"}
+    )
+    assert (by_instance.view.init_args["shift"], by_path.view.init_args["shift"]) == (0.1, 0.06)
 
 
 INSTANCES: dict[str, Callable[[], object]] = {
@@ -383,7 +393,7 @@ def test_parts_are_checked_without_training(data: str) -> None:
     features = 30 if data == "images" else 64
     assert parts.model.prior.categories == parts.guide.categories == 4
     assert parts.view.adversary.epsilon == 0
-    assert parts.bound.weights["information_bound"] == (20 if data == "images" else 1)
+    assert parts.bound.weights["consistency"] == 100
     x = torch.rand(3, features)
     assert parts.model.decoder(torch.zeros(3, 2)).mean.shape == x.shape
     assert parts.guide.category(x).probs.shape == (3, 4)

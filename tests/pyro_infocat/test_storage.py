@@ -194,7 +194,7 @@ def test_a_folder_with_any_file_of_a_run_is_no_new_runs(held: str, tmp_path: Pat
             ["--epochs", "5"],
             "",
         ),
-        (["--weights", "{}"], ["--weights", "{kl_c: 2}"], "trained with weights.kl_c None, not 2"),
+        (["--weights", "{}"], ["--weights", "{nearness: 2}"], "weights.nearness None, not 2"),
         (["--weights", "{kl_c: 2}"], ["--weights", "{}"], "trained with weights.kl_c 2.0, not"),
     ],
 )

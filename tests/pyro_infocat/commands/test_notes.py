@@ -19,7 +19,7 @@ IDLE = {
         "--particles 3 do not apply",
     ),
     "one flag": (
-        ["--guide", "guides.Gumbel", "--kl", "sampled"],
+        ["--guide", "guides.Gumbel", "--decoded", "0", "--kl", "sampled"],
         "--guide guides.Gumbel: decodes one mixture of codes an example; --kl sampled does not "
         "apply",
     ),
@@ -68,7 +68,7 @@ def test_flags_that_do_less_than_they_seem_to(flags: list[str], note: str) -> No
         [],
         ["--schedules", "{kl_z: [[0, 0], [1, 1]]}"],
         ["--schedules", "{kl_z: [[0, 0]]}"],
-        ["--guide", "guides.SoftCode"],
+        ["--guide", "guides.SoftCode", "--decoded", "0"],
     ],
     ids=["nothing", "begins in time", "never meant to", "nothing idle"],
 )

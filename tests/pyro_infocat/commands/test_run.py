@@ -16,7 +16,15 @@ from torch import Tensor
 from pyro_infocat.report.board import PROJECTOR, PROJECTOR_CONFIG
 from pyro_infocat.report.page import REPORT
 from pyro_infocat.run import main
-from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY, MADE_BY, METRICS, TEST_CATEGORIES
+from pyro_infocat.settings import (
+    CHECKPOINT,
+    CONFIG,
+    HISTORY,
+    MADE_BY,
+    METRICS,
+    STARTS,
+    TEST_CATEGORIES,
+)
 from pyro_infocat.storage.folder import LOCK
 from pyro_infocat.version import made_by
 from tests.runs import METRIC_KEYS, SHARES, history, metrics, parse
@@ -48,9 +56,10 @@ TERMS = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole run: two epochs of the default, but for the samples of the nll."""
+    """The folder of a whole run: the default in two epochs, of which its starts have the first."""
     folder = tmp_path_factory.mktemp("finished") / "out"
-    flags = ["--epochs", "2", "--nll_samples", "3", "--device", "cpu", "--out", str(folder)]
+    flags = ["--epochs", "2", "--start_epochs", "1"]
+    flags += ["--nll_samples", "3", "--device", "cpu", "--out", str(folder)]
     assert main(flags) == 0
     return folder
 
@@ -58,12 +67,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_is_complete(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     events = {name for name in names if name.startswith("events.out.tfevents.")}
-    # The curves of training, and what was seen at its end.
-    assert len(events) == 2
+    # The curves of the start that went on and of training, and what was seen at its end.
+    assert len(events) == 3
     # The last is an empty one, which a second command would wait at.
     assert names - events == {
         *(CONFIG, METRICS, HISTORY, CHECKPOINT, TEST_CATEGORIES, "figures", REPORT),
-        *(PROJECTOR, PROJECTOR_CONFIG, LOCK),
+        *(PROJECTOR, PROJECTOR_CONFIG, LOCK, STARTS),
     }
     assert {path.name for path in (finished / "figures").iterdir()} == {
         f"{name}.png" for name in FIGURES

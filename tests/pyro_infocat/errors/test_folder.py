@@ -83,7 +83,7 @@ def test_resume_of_a_folder_without_its_config(trained: Path, refuse: Refuse) ->
     ("flags", "said"),
     [
         (["--seed", "5"], "seed 0, not 5"),
-        (["--prior.scale", "2.5"], "prior.scale 3.0, not 2.5"),
+        (["--prior.scale", "2.5"], "prior.scale 4.0, not 2.5"),
         (["--weights.kl_z", "2"], "weights.kl_z None, not 2.0"),
         (
             ["--guide", "guides.SoftCode"],

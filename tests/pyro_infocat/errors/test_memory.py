@@ -16,7 +16,7 @@ HUGE = {
     "layer": (["--decoder.hidden", "[1000000000]"], "--decoder models.decoders.MLP: training"),
     "two layers": (
         ["--encoder.hidden", "[3000000, 3000000]"],
-        "--encoder guides.encoders.MLP: training",
+        "--encoder guides.encoders.Convolutional: training",
     ),
     "guide": (["--guide.hidden", "2000000000"], "--guide guides.enumerated.Enumerated: training"),
     "categories": (["--prior.categories", "1000000000"], "--prior models.priors.Orthogonal: "),
@@ -37,7 +37,7 @@ def test_a_machine_that_is_too_small_for_the_whole(
     monkeypatch.setattr(memory, "most", lambda: 4 * 1200 * 1200 * 4 * 1.5)
     flags = ["--decoder.hidden", "[1200, 1200]", "--encoder.hidden", "[1200, 1200]"]
     error = refuse(*flags)
-    assert error.startswith("--encoder guides.encoders.MLP: training takes ")
+    assert error.startswith("--encoder guides.encoders.Convolutional: training takes ")
     assert error.endswith("and this machine has 0.0322; give smaller sizes")
 
 

@@ -27,7 +27,7 @@ def test_a_draw_from_what_is_no_number(refuse: Refuse) -> None:
     """PyTorch refuses to draw before the objective has a term to show for it."""
     decoder = PARTS + "unusual_decoders.NotANumberInTheThirdStep"
     flags = ["--decoder", decoder, "--likelihood", "models.likelihoods.Bernoulli"]
-    error = refuse("--batch_size", "400", *flags, fresh=False)
+    error = refuse(*SMALL, *flags, fresh=False)
     assert "training stopped at step 3 of epoch 1: reconstruction is nan" in error
     assert checkpoint_in(Path(OUT))["epoch"] == 0
 

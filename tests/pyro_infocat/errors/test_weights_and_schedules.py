@@ -78,6 +78,6 @@ def test_a_wrong_flag(flags: list[str], said: list[str], refuse: Refuse) -> None
 )
 def test_an_epoch_in_which_no_term_counts(flags: list[str], epoch: int, refuse: Refuse) -> None:
     nothing = "{reconstruction: 0, kl_z: 0, consistency: 0}"
-    flags = ["--weights", nothing, "--weights.kl_c", "0", *flags]
+    flags = ["--schedules", "{}", "--weights", nothing, "--weights.kl_c", "0", *flags]
     said = f"--weights: no term of the objective has a weight in epoch {epoch}; give one"
     assert said in refuse(*flags)

@@ -182,7 +182,7 @@ def test_settings_that_differ_from_the_preset_come_first(ordinary: Tested) -> No
     settings, _, _ = run_flags.parse(request)
     text = page.html(ordinary, result(ordinary), settings, Path("run"))
     words = [text for tag, text in Parsed(text).texts if tag == "code"]
-    assert words[:7] == ["digits", "prior.scale", "4.5", "3.0", "epochs", "7", "100"]
+    assert words[:7] == ["digits", "prior.scale", "4.5", "4.0", "epochs", "7", "130"]
     plain, _, _ = run_flags.parse(run_flags.read([]))
     told = Parsed(page.html(ordinary, result(ordinary), plain, Path("run"))).text
     assert "The preset digits , as it stands." in told

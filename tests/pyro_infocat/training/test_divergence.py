@@ -117,7 +117,7 @@ def test_a_metric_of_what_is_not_finite(diverged: bool, monkeypatch: pytest.Monk
         raise RuntimeError("another one")
 
     if diverged:
-        torch.nn.init.constant_(run.guide.encoder.network[0].weight, math.nan)
+        torch.nn.init.constant_(next(run.guide.encoder.parameters()), math.nan)
     else:
         monkeypatch.setattr(metrics.Bound, "__call__", fails)
     data = of_archive(checked({"x_train": IMAGES}, "the data"), "the data")

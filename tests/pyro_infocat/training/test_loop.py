@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     ("scheduled", "rates"),
     [
-        ({}, [1e-3, 0.75e-3, 0.25e-3]),
+        ({}, [2e-3, 1.5e-3, 0.5e-3]),
         ({"learning_rate": [[0.0, 3e-3], [1.0, 3e-3], [2.0, 1e-4]]}, [3e-3, 3e-3, 1e-4]),
     ],
     ids=["cosine", "schedule"],
@@ -92,7 +92,7 @@ def test_a_row_is_the_mean_over_all_examples() -> None:
     chosen = settings(
         "--encoder.norm", "false", epochs=1, batch_size=800, learning_rate=1e-30, weights={}
     )
-    history, parts = fit(replace(chosen, information_weight=0.0))
+    history, parts = fit(replace(chosen, information_weight=0.0, decoded=0))
     x = digits().train.grey()
     with torch.no_grad():
         terms = parts.bound.bound_terms(parts.model, parts.guide, x)

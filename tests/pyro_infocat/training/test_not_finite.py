@@ -25,9 +25,11 @@ def test_the_term_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("probabilities must be finite")
 
     def spoil(parts: Parts) -> None:
-        # Finite, but what is computed from them is not.
-        for layer in (parts.model.decoder.network[0], parts.model.decoder.network[-1]):
-            layer.weight.data.mul_(1e38)
+        # Finite, but what is computed from them is not: infinities of both signs.
+        first, last = parts.model.decoder.network[0], parts.model.decoder.network[-1]
+        for layer in (first, last):
+            layer.weight.data.fill_(3e38)
+        last.weight.data[:, ::2] *= -1
 
     monkeypatch.setattr(CatVAE, "generate", generate)
     said = r"stopped at step 1 of epoch 1: reconstruction is nan; the checkpoint"

@@ -98,7 +98,7 @@ def test_starts_of_other_settings_are_not_gone_on_with(
     assert "no checkpoint in 'out'" in second
     Path("out", CONFIG).unlink()
     assert main([*FLAGS, "--prior.scale", "2", "--out", "out"]) == 2
-    assert "prior.scale 3.0, not 2;" in capsys.readouterr().err
+    assert "prior.scale 4.0, not 2;" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -212,3 +212,15 @@ def test_parts_are_tried_by_the_sizes_that_a_run_would_have() -> None:
 def test_a_part_of_no_class_is_no_word_for_a_number() -> None:
     with pytest.raises(UserError, match="epochs"):
         parse(["--epochs", "[auto]"])
+
+
+def test_a_run_of_one_epoch_goes_on_where_all_points_of_its_schedules_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    be_brief(monkeypatch)
+    flags = [*SMALL, "--schedules", "{kl_z: [[0%, 0], [50%, 1], [100%, 2]]}", "--out", "out"]
+    assert main([*flags, "--epochs", "1"]) == 0
+    assert main(["--out", "out", "--resume", "true", "--epochs", "2"]) == 0
+    # The folder's own settings can be read again.
+    assert main(["--out", "out", "--resume", "true", "--epochs", "3"]) == 0
+    assert RunFolder(Path("out")).settings()[0].schedules == {"kl_z": [[0.0, 2.0]]}
