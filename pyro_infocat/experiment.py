@@ -26,8 +26,8 @@ from pyro_infocat.data.disk import OnDisk
 from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation import Tested, figures
 from pyro_infocat.evaluation.doubts import doubts_of_seeds
-from pyro_infocat.evaluation.known import class_accuracy, evaluated
-from pyro_infocat.evaluation.metrics import check_names, evaluate
+from pyro_infocat.evaluation.known import class_accuracy, evaluated, few_to_judge_by
+from pyro_infocat.evaluation.metrics import OF_JUDGE, check_names, evaluate
 from pyro_infocat.evaluation.part import History, Metric
 from pyro_infocat.evaluation.trust import agreement, kept_together
 from pyro_infocat.instances import check_instances
@@ -200,8 +200,12 @@ def _measured(
     if judged is not None:
         labelled = replace(tested, data=judged)
         further = [metric for metric in metrics if metric.needs_labels]
-        result = evaluate(labelled, further, of_the_run) | result
-        result |= class_accuracy(labelled)
+        of_labels = evaluate(labelled, further, of_the_run)
+        if few_to_judge_by(judged):
+            print("too few known labels for a classifier of them, which judges what is generated")
+            of_labels = {name: of_labels[name] for name in of_labels.keys() - OF_JUDGE}
+        result = of_labels | result | class_accuracy(labelled)
+        result["labelled_test_examples"] = len(judged.test)
     return tested, result | class_accuracy(tested)
 
 

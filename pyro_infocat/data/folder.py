@@ -155,7 +155,8 @@ def _classes(root: str, found: Listed, inside: str) -> list[str]:
     if beside:
         raise UserError(
             f"'{os.path.join(root, inside)}' has {len(beside):,} images beside the folders of "
-            f"{_some(sorted(held))}, as '{beside[0]}'; put each into the folder of its class",
+            f"{_some(sorted(held))}, as '{beside[0]}'; put each into the folder of its class, or "
+            "give images of which some have a label as an .npz",
             "data",
         )
     empty = [name for name in folders if "/" not in name and name not in held]

@@ -39,6 +39,15 @@ def evaluated(data: DataSet) -> tuple[DataSet, DataSet | None]:
     return shown, some
 
 
+def few_to_judge_by(data: DataSet) -> bool:
+    """Whether a classifier that learned these labels would say nothing of what is generated."""
+    return min(len(data.train), len(data.test)) < LEAST_OF_CLASS * len(data.facts.classes)
+
+
+LEAST_OF_CLASS = 10
+"""Labelled examples of each class on average, in either split."""
+
+
 def labelled(split: Split) -> Split:
     """The examples whose label is known."""
     return split.part((split.labels >= 0).nonzero()[:, 0])

@@ -78,16 +78,20 @@ TAKEN = frozenset(
 )
 """The keys that metrics.json has for every run."""
 
-OF_LABELS = frozenset(
+OF_JUDGE = frozenset(
     {
-        *("accuracy", "purity", "nmi", "ari"),
         *("generation_accuracy", "generation_samples", "generation_accuracy_classifier"),
         *("gan_train", "kid", "generation_precision", "generation_recall"),
         *("kid_of_categories", "generation_precision_of_categories"),
         "generation_recall_of_categories",
-        "calibration_error_labels",
     }
 )
+"""The keys of what a classifier says that has learned the labels."""
+
+OF_LABELS = OF_JUDGE | {
+    *("accuracy", "purity", "nmi", "ari"),
+    "calibration_error_labels",
+}
 """The keys that it has besides where there are labels."""
 
 OF_TWINS = frozenset({"agreement", "agreement_of_categories"})

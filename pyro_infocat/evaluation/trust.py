@@ -23,7 +23,7 @@ from guides.guide import Guide
 from models import CatVAE
 from pyro_infocat.evaluation.doubts import doubts
 from pyro_infocat.evaluation.likelihood import chunk_numbers
-from pyro_infocat.evaluation.means import mean_of
+from pyro_infocat.evaluation.overlap import shown
 from pyro_infocat.evaluation.part import CHUNK, Metric, Tested
 
 DRAWN, FEWEST_DRAWN = 2000, 5
@@ -74,7 +74,7 @@ def at_once(tested: Tested) -> int:
 def recognised(model: CatVAE, guide: Guide, size: int = CHUNK) -> tuple[Tensor, Tensor, Tensor]:
     """The category of draws z ~ p(z | c) (M,), and q(c|x) of what they generate, all on the CPU.
 
-    First of x ~ p(x | z), then of the mean of p(x | z), which is what figures show: each (M, K). As
+    First of x ~ p(x | z), then of what p(x | z) shows: each (M, K). As
     many draws are of each category as of any other, those of the first category first.
 
     :param size: draws that are decoded at a time.
@@ -87,7 +87,7 @@ def recognised(model: CatVAE, guide: Guide, size: int = CHUNK) -> tuple[Tensor, 
         x = model.decoder(model.prior.component(c).sample())
         # Not the guide's critic, whose probabilities may be blunter than q(c|x).
         draws.append(guide.category(x.sample()).probs.cpu())
-        means.append(guide.category(mean_of(x)).probs.cpu())
+        means.append(guide.category(shown(model, x)).probs.cpu())
     return truth.cpu(), torch.cat(draws), torch.cat(means)
 
 

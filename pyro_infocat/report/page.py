@@ -199,8 +199,10 @@ def _headline(settings: Settings, result: Mapping[str, Any], chosen: Chosen) -> 
     )
     if "accuracy" in result:
         accuracy = words.percent(result["accuracy"])
+        number = result.get("labelled_test_examples")
+        them = "them" if number is None else f"the {words.counted(number, 'example')} with a label"
         text += (
-            f" With each category standing for at most one label, {accuracy} of them are where "
+            f" With each category standing for at most one label, {accuracy} of {them} are where "
             "their label is."
         )
     text += f" The bound on log p(x) is {words.number(result['elbo'])} nats per example."

@@ -84,7 +84,8 @@ MEASURES = {
     ),
     "calibration_error_labels": Measure(
         "calibration error, by labels",
-        "the same of test examples, right where their category stands for their label",
+        "how far the largest q(c|x) of test examples is from the share whose category stands for "
+        "their label",
         SHARE,
     ),
     "given_back": Measure(
@@ -122,6 +123,9 @@ MEASURES = {
         "class accuracy",
         "test examples of classes with known labels that are in their class's own category",
         SHARE,
+    ),
+    "labelled_test_examples": Measure(
+        "labelled test examples", "those that what compares with labels is of", "examples"
     ),
     "known_labels": Measure(
         "known labels", "labels of the training split that training saw", "labels"

@@ -58,8 +58,10 @@ def see(data: DataSet, settings: Settings) -> DataSet:
     if not there:
         raise UserError("the data have no known labels; leave it out", "known_labels", number)
     if isinstance(number, int) and number > there:
+        held = int((data.test.labels >= 0).sum()) if data.test.labelled else 0
+        others = f" ({held:,} are of the test split)" if held else ""
         raise UserError(
-            f"there are {there:,} known labels to train with; give no more, or all",
+            f"there are {there:,} known labels to train with{others}; give no more, or all",
             "known_labels",
             number,
         )

@@ -21,6 +21,7 @@ from pyro_infocat.data.archive import checked
 from pyro_infocat.data.readers import digits
 from pyro_infocat.data.table import Table, data_set, of_arrays
 from pyro_infocat.evaluation.figures import Rows
+from pyro_infocat.evaluation.metrics import OF_JUDGE
 from pyro_infocat.report import page
 from pyro_infocat.run import main
 from pyro_infocat.settings import CHECKPOINT, CONFIG
@@ -141,7 +142,8 @@ OTHER = "tests.users_parts.labelled_term.Supervised"
 REFUSED = {
     "too many": (
         ["--known_labels", "1298"],
-        "--known_labels 1298: there are 1,297 known labels to train with; give no more, or all",
+        "--known_labels 1298: there are 1,297 known labels to train with (500 are of the test "
+        "split); give no more, or all",
     ),
     "a word": (
         ["--known_labels", "some"],
@@ -237,7 +239,11 @@ def test_unknown_test_labels_are_left_out_of_what_needs_them(
         f"{known} of 60 test examples have a known label: what compares with labels is of " in out
     )
     found = metrics("out")
-    assert {"accuracy", "class_accuracy", "generation_accuracy", "nll"} < found.keys()
+    assert {"accuracy", "class_accuracy", "calibration_error_labels", "nll"} < found.keys()
+    assert found["labelled_test_examples"] == known
+    # Some two a class are too few for a classifier to learn.
+    assert not OF_JUDGE & found.keys()
+    assert "too few known labels for a classifier of them" in out
     # A share of so many.
     assert found["accuracy"] * known == pytest.approx(round(found["accuracy"] * known))
 

@@ -381,7 +381,7 @@ def test_images_beside_classes() -> None:
     write_pictures(Path("photos"), 2)
     assert refused() == (
         "--data: 'photos/' has 2 images beside the folders of cat, as '000.png'; put each into the "
-        "folder of its class"
+        "folder of its class, or give images of which some have a label as an .npz"
     )
 
 

@@ -118,7 +118,8 @@ UNKNOWN: dict[str, tuple[Callable[[Split], Split], Any, str]] = {
             split, labels=split.labels.clone().index_fill(0, torch.arange(7), -1)
         ),
         1291,
-        "there are 1,290 known labels to train with; give no more, or all",
+        "there are 1,290 known labels to train with (500 are of the test split); give no more, or "
+        "all",
     ),
     "without a name": (
         lambda split: replace(split, labels=split.labels + 1),
