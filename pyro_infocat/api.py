@@ -19,6 +19,7 @@ from pyro_infocat.kinds import name_of
 from pyro_infocat.loading import Run
 from pyro_infocat.runtime.device import pick
 from pyro_infocat.settings import CONFIG, DECLARED, default
+from pyro_infocat.training.number import for_a_try
 from pyro_infocat.training.sizes import sized
 
 Images = np.ndarray | torch.Tensor
@@ -101,7 +102,7 @@ def check_parts(
         device = pick(chosen.device)
         found = read_data(chosen) if held is None else in_memory_data(held, chosen)
         found = found.checked().to(device)
-        chosen, _ = sized(chosen, len(found.train))
+        chosen, _ = sized(for_a_try(chosen), len(found.train))
         pyro.set_rng_seed(chosen.seed)
         parts = Builder(chosen, found.facts, instances=instances).parts(device)
         observed = observation(chosen, parts.model.decoder.likelihood)

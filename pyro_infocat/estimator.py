@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from pyro_infocat.in_python import global_state_kept, in_python
 from pyro_infocat.keywords import given_data, in_memory_data, resolved, usual_preset
 from pyro_infocat.loading import Run, is_frame, load
 from pyro_infocat.runtime.randomness import evaluating
-from pyro_infocat.settings import CHECKPOINT, CONFIG, HISTORY
+from pyro_infocat.settings import AUTO, CHECKPOINT, CONFIG, HISTORY
 
 KEPT = (CONFIG, CHECKPOINT, HISTORY)
 """The files of a run that :meth:`InfoCatVAE.save` writes."""
@@ -59,6 +59,7 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     (150, 3)
 
     :ivar labels_: the likeliest category of each example of ``fit`` (N,).
+    :ivar n_categories_: K.
     :ivar classes_: the label that category k stands for, for k below their number, where ``fit``
         was given a few; others are free.
     :ivar run_: the trained :class:`pyro_infocat.Run`, with model and guide in float64.
@@ -66,7 +67,8 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
     :ivar n_features_in_: X, or an image's first side; of a table only after ``fit``, since a run
         does not keep the columns that it left out.
     :ivar feature_names_in_: a DataFrame's columns, after ``fit``.
-    :param n_categories: K.
+    :param n_categories: K, or ``auto`` to find one from X, see docs/number.md.
+    :param most_categories: the largest that ``auto`` tries.
     :param preset: the name of a preset or a YAML file; ``auto`` for the data's own.
     :param epochs: passes over the examples; the preset's when None.
     :param batch_size: examples in a step; the preset's when None.
@@ -80,8 +82,9 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 
     def __init__(
         self,
-        n_categories: int = 10,
+        n_categories: int | Literal["auto"] = 10,
         *,
+        most_categories: int = 50,
         preset: str = "auto",
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -92,6 +95,7 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
         verbose: bool = False,
     ) -> None:
         self.n_categories = n_categories
+        self.most_categories = most_categories
         self.preset = preset
         self.epochs = epochs
         self.batch_size = batch_size
@@ -109,7 +113,7 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
         :raises ValueError: for anything given wrong, in one line.
         """
         X = self._checked(X, reset=True)  # noqa: N806
-        least = max(2, self.n_categories)
+        least = 2 if isinstance(self.n_categories, str) else max(2, self.n_categories)
         if len(X) < least:
             raise ValueError(
                 f"n_samples={len(X)}; {least} are needed for {self.n_categories} categories"
@@ -117,7 +121,10 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
         settings: dict[str, Any] = dict(self.settings or {})
         settings |= {"seed": self._seed(), "device": self.device}
         settings["prior.categories"] = self.n_categories
-        codes, classes = _known_labels(y, len(X), self.n_categories)
+        if self.n_categories == AUTO:
+            settings["most_categories"] = self.most_categories
+        most = self.most_categories if isinstance(self.n_categories, str) else self.n_categories
+        codes, classes = _known_labels(y, len(X), most)
         if codes is not None:
             settings = {"known_labels": "all"} | settings
         for name in ("epochs", "batch_size"):
@@ -297,6 +304,7 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
         # In float64 an example's prediction does not depend on those beside it.
         model, guide = run.model.cpu().double(), run.guide.cpu().double()
         self.run_ = replace(run, model=model, guide=guide)
+        self.n_categories_ = run.guide.categories
 
     def _split(self, X: Any) -> Split:  # noqa: N803
         check_is_fitted(self, "run_")

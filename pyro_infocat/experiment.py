@@ -53,6 +53,7 @@ from pyro_infocat.storage.folder import RunFolder, going_on, where_they_were
 from pyro_infocat.training.known import check_known, counted, fading, see
 from pyro_infocat.training.loop import train
 from pyro_infocat.training.notes import notes
+from pyro_infocat.training.number import find_number, left_to_the_data
 from pyro_infocat.training.restarts import best_start
 from pyro_infocat.training.sizes import sized
 from pyro_infocat.version import made_by
@@ -109,6 +110,9 @@ def run(
             _check_data(checkpoint, data, out)
         settings, lines = sized(settings, len(data.train))
         said += lines
+        if left_to_the_data(settings):
+            settings, lines = find_number(settings, data, device, folder, instances)
+            said += lines
         trained_on = data
         if settings.known_labels:
             trained_on = see(data, settings)

@@ -33,6 +33,7 @@ from pyro_infocat.parts import (
 from pyro_infocat.places import PRESETS
 from pyro_infocat.settings import (
     AUTO,
+    CATEGORIES,
     CHECKPOINT,
     DECLARED,
     MADE_BY,
@@ -322,7 +323,8 @@ class Resolver:
         for name, value in part.init_args.items():
             setting = f"{role}.{name}"
             if name in wanted:
-                conform(value, wanted[name].annotation, setting)
+                if not (setting == CATEGORIES and value == AUTO):
+                    conform(value, wanted[name].annotation, setting)
                 arguments[name] = plain(value)
             elif name in recorded:
                 note = f"{part.class_path} takes no '{name}' any more; it was passed over"

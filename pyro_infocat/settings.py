@@ -66,6 +66,7 @@ PRIOR = (*DATA, "encoder", "prior", "categories", "latent")
 NETWORKS = (*PRIOR, "likelihood")
 
 MOST = 2**31 - 1
+MOST_CATEGORIES = 10_000
 MOST_SEED = 2**32 - 1
 """NumPy takes no larger one."""
 
@@ -245,6 +246,13 @@ class Settings:
         "pyro_infocat.evaluation.Plot", "further figures in figures/, by class"
     )
     nll_samples: int = setting(200, "importance samples for the nll", least=1, most=1_000_000)
+    most_categories: int = setting(
+        50,
+        "the largest number of categories that --prior.categories auto tries: it finds one from "
+        "the data before the run, without labels",
+        least=2,
+        most=MOST_CATEGORIES,
+    )
     seed: int = setting(0, "of every random number", least=0, most=MOST_SEED)
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
 
@@ -292,6 +300,9 @@ SEVERAL = tuple(name for name in ROLES if DECLARED[name].default == ())
 MAY_BE_AUTO = ("precision", "epochs", "start_epochs", "batch_size")
 """Settings that a run decides when it begins, and then keeps, where they are ``auto``."""
 
+CATEGORIES = "prior.categories"
+"""The argument that may be ``auto`` too."""
+
 MACHINE = frozenset({"device", "data_root", "data_on"})
 """Settings about the machine, not the run."""
 
@@ -301,6 +312,9 @@ AFTERWARDS = frozenset({"nll_samples", "metrics", "figures", "twins"})
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pt"
 HISTORY, METRICS = "history.jsonl", "metrics.json"
 """The files of a run's folder."""
+
+TRIED = "categories.jsonl"
+"""What ``--prior.categories auto`` has tried, in it."""
 
 STARTS = "starts"
 """The folder in it of the random restarts."""

@@ -146,6 +146,7 @@ ELSEWHERE = frozenset(
 """Keys of metrics.json that are no metrics, or too many numbers for a page."""
 
 FIGURES = {
+    "categories": "What each number of categories was worth, from which the run's was chosen",
     "conditional_samples": "Samples of each category, a row each: the mean of p(x|z) at draws of z",
     "typical": "What sets each category apart from all examples, column by column",
     "confusion": "How many test examples of each label fell into each category",

@@ -26,6 +26,7 @@ from pyro_infocat.settings import (
     ROLES,
     STARTS,
     TYPES,
+    Part,
     Settings,
     from_dict,
 )
@@ -276,6 +277,10 @@ def going_on(folder: RunFolder, settings: Settings) -> Settings:
                 name,
                 AUTO,
             )
+    if settings.prior.init_args.get("categories") == AUTO:
+        number = before.prior.init_args.get("categories")
+        prior = Part(settings.prior.class_path, settings.prior.init_args | {"categories": number})
+        settings = dataclasses.replace(settings, prior=prior)
     return dataclasses.replace(settings, **kept)
 
 

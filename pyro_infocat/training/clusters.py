@@ -109,6 +109,34 @@ class Clusters:
         return self.mixture.joint(self.scale(x).to(self.mixture.shift.dtype)).argmax(-1)
 
 
+class Scaled(NamedTuple):
+    """Examples as clusters are looked for in them.
+
+    :param y: the examples on one scale (N, X), float64; ``some`` are what the mixture looks at.
+    :param gaussian: whether every feature is continuous, and there are examples enough for a
+        covariance.
+    """
+
+    scale: Scale
+    y: Tensor
+    some: Tensor
+    gaussian: bool
+
+
+def scaled(split: Split, columns: Sequence[Column]) -> Scaled:
+    """Examples on one scale.
+
+    :param columns: of a table; none of images.
+    """
+    x = split.some(MOST_EXAMPLES).grey()
+    kinds = [column.kind for column in columns for _ in range(column.width)]
+    scale = Scale(x, kinds)
+    y = scale(x).double().cpu()
+    some = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[:MOST_IN_MIXTURE]]
+    gaussian = continuous(x, kinds) and len(some) >= EXAMPLES_FOR_FEATURE * y.shape[1]
+    return Scaled(scale, y, some, gaussian)
+
+
 def find(split: Split, columns: Sequence[Column], categories: int, seed: int) -> Clusters | None:
     """K clusters of the examples, without labels; None where fewer than K of them differ.
 
@@ -119,26 +147,31 @@ def find(split: Split, columns: Sequence[Column], categories: int, seed: int) ->
     :param columns: of a table; none of images.
     :param seed: of the restarts of k-means.
     """
-    x = split.some(MOST_EXAMPLES).grey()
-    kinds = [column.kind for column in columns for _ in range(column.width)]
-    scale = Scale(x, kinds)
-    y = scale(x).double().cpu()
+    scale, y, some, gaussian = scaled(split, columns)
     if len(y.unique(dim=0)) < categories:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        found = KMeans(categories, n_init=RESTARTS, random_state=seed).fit(y.numpy())
-    centres = torch.from_numpy(found.cluster_centers_)
-    alike = torch.eye(y.shape[1], dtype=y.dtype).unsqueeze(0)
-    mixture = Mixture(alike, centres, torch.zeros(categories, dtype=y.dtype))
-    some = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[:MOST_IN_MIXTURE]]
-    if continuous(x, kinds) and len(some) >= EXAMPLES_FOR_FEATURE * y.shape[1]:
+    mixture = by_k_means(y, categories, seed)
+    if gaussian:
         refined = of_gaussians(some, one_hot(mixture.joint(some).argmax(1), categories).to(y.dtype))
         # A category that the mixture takes no example for would be lost from the start.
         if len(refined.joint(some).argmax(1).unique()) == categories:
             mixture = refined
     sizes = mixture.joint(some).argmax(1).bincount(minlength=categories)
-    return Clusters(scale, Mixture(*(part.to(x.device, x.dtype) for part in mixture)), sizes)
+    return Clusters(scale, Mixture(*(part.to(scale.mean) for part in mixture)), sizes)
+
+
+def by_k_means(y: Tensor, categories: int, seed: int) -> Mixture:
+    """K clusters of one shape, a ball, and one weight.
+
+    :param y: examples (N, X), float64 on the CPU.
+    :param seed: of the restarts.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(categories, n_init=RESTARTS, random_state=seed).fit(y.numpy())
+    alike = torch.eye(y.shape[1], dtype=y.dtype).unsqueeze(0)
+    centres = torch.from_numpy(found.cluster_centers_)
+    return Mixture(alike, centres, torch.zeros(categories, dtype=y.dtype))
 
 
 def continuous(x: Tensor, kinds: Sequence[str]) -> bool:
@@ -155,6 +188,11 @@ def continuous(x: Tensor, kinds: Sequence[str]) -> bool:
     return True
 
 
+def drawn_by(features: int) -> int:
+    """As of how many further examples the common covariance counts in each cluster's own."""
+    return 3 * features * (features + 10)
+
+
 def of_gaussians(y: Tensor, shares: Tensor) -> Mixture:
     """A Gaussian mixture by expectation maximisation.
 
@@ -166,7 +204,7 @@ def of_gaussians(y: Tensor, shares: Tensor) -> Mixture:
     :param shares: of each cluster in each example at first (N, K).
     """
     number, features = y.shape
-    further = 3 * features * (features + 10)
+    further = drawn_by(features)
     identity = torch.eye(features, dtype=y.dtype, device=y.device)
     for _ in range(STEPS):
         held = shares.sum(0).clamp_min(torch.finfo(y.dtype).tiny)
