@@ -260,6 +260,10 @@ class InfoCatVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
         made._frame = not all(re.fullmatch(r"x\d+", one.name) for one in run.facts.columns)
         if made._frame:
             made.feature_names_in_ = np.array([one.name for one in run.facts.columns], object)
+        if settings.known_labels:
+            names = run.facts.classes
+            whole = all(re.fullmatch(r"0|-?[1-9]\d*", name) for name in names)
+            made.classes_ = np.array([int(name) for name in names] if whole else names)
         made._take(run)
         return made
 
@@ -348,7 +352,7 @@ def _known_labels(y: Any, examples: int, categories: int) -> tuple[np.ndarray | 
         raise ValueError(f"y has shape {labels.shape}; give ({examples},)")
     # Among words None makes them objects, and among whole numbers NaN makes them floats.
     found = np.array(labels[~unknown].tolist())
-    if found.dtype.kind == "f" and (found == found.round()).all():
+    if found.dtype.kind == "f" and np.isfinite(found).all() and (found == found.round()).all():
         found = found.astype(np.int64)
     if found.dtype.kind not in "iuU":
         raise ValueError(f"y holds {found.dtype}; give whole numbers or words, and -1 for no label")
@@ -366,7 +370,12 @@ def _known_labels(y: Any, examples: int, categories: int) -> tuple[np.ndarray | 
 
 def _is_unknown(label: Any) -> bool:
     """Whether it is -1, NaN, None or an empty word."""
-    return label is None or label != label or label in (-1, "", "-1")
+    # pandas' NA says of no comparison whether it is true.
+    return label is None or type(label).__name__ == "NAType" or label != label or label in MISSING
+
+
+MISSING = (-1, "", "-1")
+"""What stands for a label that is not known, beside what is none."""
 
 
 @contextlib.contextmanager

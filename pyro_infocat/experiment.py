@@ -27,7 +27,7 @@ from pyro_infocat.errors import UserError, attributed
 from pyro_infocat.evaluation import Tested, figures
 from pyro_infocat.evaluation.doubts import doubts_of_seeds
 from pyro_infocat.evaluation.known import class_accuracy, evaluated, few_to_judge_by
-from pyro_infocat.evaluation.metrics import OF_JUDGE, check_names, evaluate
+from pyro_infocat.evaluation.metrics import check_names, evaluate
 from pyro_infocat.evaluation.part import History, Metric
 from pyro_infocat.evaluation.trust import agreement, kept_together
 from pyro_infocat.instances import check_instances
@@ -99,9 +99,11 @@ def run(
         if settings.precision == AUTO:
             settings, said = precise(settings, device)
         checkpoint = folder.reopen(settings) if resume else None
+        # Where those of a twin were is for its own folder to say.
+        schedules = settings.schedules
         if checkpoint is not None:
-            asked, settings = settings, where_they_were(folder, settings)
-            if settings != asked:
+            settings = where_they_were(folder, settings)
+            if settings.schedules != schedules:
                 said.append("--schedules stay where they were, as if the run had not become longer")
         data = (read_data(settings) if data is None else data).checked()
         _check_on_disk(settings, data)
@@ -151,14 +153,20 @@ def run(
         chosen = processes.shared(chosen)
         settings = replace(settings, precision=PRECISIONS[int(chosen)])
         if checkpoint is None and settings.starts > 1:
-            checkpoint = best_start(settings, trained_on, device, builder, folder, progress)
+
+            def check(of_a_start: Mapping[str, Any], place: Path) -> None:
+                _check_data(of_a_start, data, place)
+                _check_labels(of_a_start, trained_on, parts, place)
+
+            checkpoint = best_start(settings, trained_on, device, builder, folder, progress, check)
         history = train(settings, trained_on, parts, folder, checkpoint, progress=progress)
         processes.leave()
         model, guide = parts.model.eval(), parts.guide.eval()
         if first and len(history) < settings.epochs:
             waited = f"{settings.patience} without a better bound"
             print(f"stopped after epoch {len(history)}: {waited}")
-        twins = _twins(settings, out, data, instances, progress, told) if measured else []
+        asked = replace(settings, schedules=schedules)
+        twins = _twins(asked, out, data, instances, progress, told) if measured else []
         if first and measured:
             of_the_run = _of_the_run(settings, trained_on, history, device)
             shown = replace(data, names=trained_on.names)
@@ -204,11 +212,11 @@ def _measured(
     if judged is not None:
         labelled = replace(tested, data=judged)
         further = [metric for metric in metrics if metric.needs_labels]
-        of_labels = evaluate(labelled, further, of_the_run)
-        if few_to_judge_by(judged):
+        few = few_to_judge_by(judged)
+        if few:
             print("too few known labels for a classifier of them, which judges what is generated")
-            of_labels = {name: of_labels[name] for name in of_labels.keys() - OF_JUDGE}
-        result = of_labels | result | class_accuracy(labelled)
+        result = evaluate(labelled, further, of_the_run, not few) | result
+        result |= class_accuracy(labelled)
         result["labelled_test_examples"] = len(judged.test)
     return tested, result | class_accuracy(tested)
 

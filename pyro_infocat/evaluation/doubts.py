@@ -102,9 +102,9 @@ def _dead(counts: Sequence[int], expected: Sequence[float]) -> list[int]:
 
 def _of_the_dead(dead: Sequence[int], count: int) -> Iterator[str]:
     if dead:
-        left = f"{count} together" if count and len(dead) > 1 else str(count or "no")
         noun = "example" if count == 1 else "examples"
-        yield f"{_named(dead)} dead: {left} test {noun}."
+        together = " together" if count and len(dead) > 1 else ""
+        yield f"{_named(dead)} dead: {count or 'no'} test {noun}{together}."
 
 
 def _groups(overlap: Tensor, alive: Sequence[int]) -> list[list[int]]:

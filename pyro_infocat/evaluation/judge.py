@@ -157,5 +157,8 @@ def _keep(place: Path, judge: Judge) -> None:
     new = place.with_name(f"{place.name}.{os.getpid()}")
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write(new, judge.state_dict())
-        new.replace(place)
+        try:
+            checkpoint.write(new, judge.state_dict())
+            new.replace(place)
+        finally:
+            new.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ def evaluated(data: DataSet) -> tuple[DataSet, DataSet | None]:
     shown = replace(
         data, facts=facts, train=_without_labels(data.train), test=_without_labels(data.test)
     )
-    if not (len(some.train) and number):
+    if not number:
         return shown, None
     if processes.rank() == 0:
         print(

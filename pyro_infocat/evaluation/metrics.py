@@ -99,7 +99,10 @@ OF_TWINS = frozenset({"agreement", "agreement_of_categories"})
 
 
 def evaluate(
-    tested: Tested, extra: Sequence[Metric] = (), taken: Collection[str] = ()
+    tested: Tested,
+    extra: Sequence[Metric] = (),
+    taken: Collection[str] = (),
+    judged: bool = True,
 ) -> dict[str, Any]:
     """Every figure of the test split.
 
@@ -108,12 +111,15 @@ def evaluate(
 
     :param extra: further metrics.
     :param taken: further names that they must not have.
+    :param judged: whether there are labels enough for a classifier that judges what is generated.
     :raises UserError: where one of them fails, or its name is taken.
     """
     found: dict[str, Any] = {}
     device = tested.data.test.device
     with evaluating(device, tested.model, tested.guide, seed=tested.seed):
         for kind in METRICS:
+            if kind is Generation and not judged:
+                continue
             if tested.data.facts.classes or not kind.needs_labels:
                 metric = kind()
                 try:

@@ -3,6 +3,8 @@
 Which mode takes which examples is decided in the first epochs, and training does not undo it.
 """
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -23,12 +25,16 @@ def best_start(
     builder: Builder,
     folder: RunFolder,
     progress: bool | None = None,
+    check: Callable[[Mapping[str, Any], Path], None] = lambda checkpoint, place: None,
 ) -> dict[str, Any]:
     """Train each start for ``start_epochs``, or the whole run; the checkpoint that goes on.
 
-    It is that of the start with the largest objective in nats per example over its last epoch:
-    no label is looked at. Starts lie in a folder of their own each, where a stopped one goes on.
-    The time of all is counted as the run's.
+    It is that of the start with the largest objective in nats per example over its last epoch: no
+    label is looked at but those that the objective sees. Starts lie in a folder of their own each,
+    where a stopped one goes on. The time of all is counted as the run's.
+
+    :param check: refuses the checkpoint of a stopped start, in its folder, that was trained on
+        other examples.
     """
     objectives, seconds = [], 0.0
     until = min(settings.start_epochs, settings.epochs)
@@ -38,6 +44,8 @@ def best_start(
         pyro.set_rng_seed((settings.seed * settings.starts + number) % (MOST_SEED + 1))
         parts = builder.parts(device)
         checkpoint = place.reopen(settings) if (place.path / CHECKPOINT).exists() else None
+        if checkpoint is not None:
+            check(checkpoint, place.path)
         if processes.rank() == 0:
             # What is said from here on is of this start.
             print(f"start {number} of 0 to {settings.starts - 1}", flush=True)

@@ -1,5 +1,6 @@
 """The scikit-learn estimator with a few labels: which y it looks at, and what categories mean."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,22 @@ WRONG = {
 def test_labels_that_do_not_fit(y: list, said: str, blobs: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(ValueError, match=said):
         small().fit(blobs[0], y)
+
+
+def test_labels_that_pandas_misses_and_labels_of_a_loaded_estimator(
+    tmp_path: Path, blobs: tuple[np.ndarray, np.ndarray]
+) -> None:
+    x, labels = blobs
+    words = pd.Series(np.array(["zebra", "ant", "mole"])[labels], dtype="string")
+    words[12:] = pd.NA
+    for y, classes in ((words, ["ant", "mole", "zebra"]), (few(labels, -1, int), [0, 1, 2])):
+        model = small().fit(x, y)
+        assert model.classes_.tolist() == classes
+        place = tmp_path / str(classes[0])
+        model.save(place)
+        assert InfoCatVAE.load(place).classes_.tolist() == classes
+
+
+def test_an_infinite_label_is_none() -> None:
+    with pytest.raises(ValueError, match="y holds float64; give whole numbers or words, and -1"):
+        small().fit(np.random.default_rng(0).random((4, 3)), [0, 1, np.inf, np.nan])

@@ -316,3 +316,15 @@ def test_from_python_flags_are_keywords(capsys: pytest.CaptureFixture[str]) -> N
     assert "\nknown_labels=10: training sees 10 labels of 160 examples" in capsys.readouterr().out
     with pytest.raises(UserError, match="known_labels 400: there are 160 known labels"):
         pic.fit(images, y, **{**few, "known_labels": 400}, out="more")
+
+
+def test_labels_of_the_test_split_alone_are_compared_with() -> None:
+    x = load_digits().images[:300] / 16
+    y = load_digits().target[:300]
+    np.savez("mine.npz", x_train=x[:200], x_test=x[200:], y_train=[-1] * 200, y_test=y[200:])
+    assert run("--data", "mine.npz", "--prior.categories", "10") == 0
+    found = metrics("out")
+    assert {"accuracy", "nmi"} < found.keys()
+    assert found["labelled_test_examples"] == 100
+    # Nothing has learned labels.
+    assert not OF_JUDGE & found.keys()

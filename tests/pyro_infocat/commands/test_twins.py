@@ -11,6 +11,7 @@ from pyro_infocat.evaluation.doubts import doubts_of_seeds
 from pyro_infocat.evaluation.trust import kept_together
 from pyro_infocat.run import main
 from pyro_infocat.settings import CHECKPOINT, METRICS, TEST_CATEGORIES
+from pyro_infocat.storage.folder import RunFolder
 from tests.brief import SMALL
 from tests.runs import history, metrics, timeless
 
@@ -90,3 +91,13 @@ def test_a_stopped_twin_goes_on_and_a_finished_run_gets_more(
     assert main([*FLAGS, "--out", "later"]) == 0
     assert main(["--out", "later", "--resume", "true", "--twins", "2"]) == 0
     assert timeless(metrics("later")) == timeless(metrics("whole"))
+
+
+def test_twins_go_on_where_schedules_stand_at_shares(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each where its own run of before had them."""
+    flags = [*SMALL, "--schedules", "{information_bound: [[0%, 0], [100%, 5]]}", "--out", "out"]
+    assert main([*flags, "--epochs", "2", "--twins", "1"]) == 0
+    assert main(["--out", "out", "--resume", "true", "--epochs", "4"]) == 0
+    held = [RunFolder(Path(place)).settings()[0] for place in ("out", "out/twins/seed1")]
+    assert [one.epochs for one in held] == [4, 4]
+    assert [one.schedules for one in held] == [{"information_bound": [[0.0, 0.0], [1.0, 5.0]]}] * 2

@@ -47,7 +47,7 @@ def test_nothing_is_said_of_what_is_right() -> None:
         ([333, 333, 331, 3], None, ["Category 3 is dead: 3 test examples."]),
         ([333, 333, 333, 1], None, ["Category 3 is dead: 1 test example."]),
         ([500, 500, 0, 0], None, ["Categories 2 and 3 are dead: no test examples."]),
-        ([500, 495, 0, 5], None, ["Categories 2 and 3 are dead: 5 together test examples."]),
+        ([500, 495, 0, 5], None, ["Categories 2 and 3 are dead: 5 test examples together."]),
         ([330, 330, 330, 10], None, []),
         # Of one that p(c) gives 1%, a tenth of that is enough, and nothing is not.
         ([333, 333, 333, 2], [0.33, 0.33, 0.33, 0.01], []),

@@ -321,7 +321,7 @@ def small(train: list[int], test: list[int]) -> DataSet:
         (ALL, SOME, False, (4, 2)),
         (SOME, SOME, False, (2, 2)),
         (SOME, NONE, False, None),
-        (NONE, ALL, False, None),
+        (NONE, ALL, False, (0, 4)),
     ],
 )
 def test_examples_without_a_label_are_left_out_of_what_needs_one(
@@ -332,15 +332,17 @@ def test_examples_without_a_label_are_left_out_of_what_needs_one(
     assert bool(shown.facts.classes) is classes
     assert int(shown.train.labels.min()) >= 0
     assert int(shown.test.labels.min()) >= 0
-    told = "2 of 4 test examples have a known label: what compares with labels is of these, and no"
+    number = of_labels[1] if of_labels else 0
+    told = f"{number} of 4 test examples have a known label: what compares with labels is of these"
     assert capsys.readouterr().out.startswith(told) is (of_labels is not None)
     if of_labels is None:
         assert judged is None
     else:
         assert judged is not None
         assert (len(judged.train), len(judged.test)) == of_labels
-        assert judged.test.labels.tolist() == [0, 1]
-        assert judged.test.pixels[:, 0].tolist() == [0, 3]
+        known = torch.tensor([label >= 0 for label in test])
+        assert judged.test.labels.tolist() == [label for label in test if label >= 0]
+        assert judged.test.pixels[:, 0].tolist() == known.nonzero()[:, 0].tolist()
         assert judged.facts.classes == ("cat", "dog")
     if (train, test) == (SOME, ALL):
         assert np.array_equal(shown.train.pixels[:, 0], [0, 3])

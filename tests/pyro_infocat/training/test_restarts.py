@@ -1,9 +1,11 @@
 """Random restarts, of which the best by its own objective goes on."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,3 +121,45 @@ def test_one_start_leaves_no_folder() -> None:
 def test_the_largest_seed_has_starts_too() -> None:
     flags = ["--seed", str(2**32 - 1), "--starts", "2", "--start_epochs", "1", "--epochs", "1"]
     assert main([*SMALL, *flags, "--out", "out"]) == 0
+
+
+def test_starts_of_other_images_are_not_gone_on_with(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor those that were trained by other labels, which the objective sees."""
+    images = np.random.default_rng(0).random((60, 6, 6))
+    y = np.arange(60) % 4
+
+    def save(x: np.ndarray, labels: np.ndarray) -> None:
+        np.savez("mine.npz", x_train=x, x_test=x, y_train=labels, y_test=labels)
+
+    flags = [*FLAGS, "--data", "mine.npz", "--known_labels", "all", "--out", "out"]
+    save(images, y)
+    with monkeypatch.context() as patch:
+        patch.setattr(restarts, "train", stopping_after(2))
+        assert main(flags) == 130
+    for x, labels, said in (
+        (1 - images, y, "'out/starts/0' was trained on other images"),
+        (images, (y + 1) % 4, "'out/starts/0' was trained with other labels, which labels looks"),
+    ):
+        capsys.readouterr()
+        save(x, labels)
+        assert main(flags) == 2
+        assert said in capsys.readouterr().err
+    save(images, y)
+    assert main(flags) == 0
+
+
+def stopping_after(number: int) -> Callable[..., Any]:
+    """``train``, which is interrupted after so many starts."""
+    done = 0
+
+    def stopped(*arguments: Any) -> Any:
+        nonlocal done
+        found = train(*arguments)
+        done += 1
+        if done == number:
+            raise KeyboardInterrupt
+        return found
+
+    return stopped
