@@ -71,7 +71,8 @@ def agree(found: Any, right: tuple[Tensor, Tensor, Tensor], tolerance: float) ->
     torch.testing.assert_close(z, right[1], rtol=tolerance, atol=10 * tolerance)
     best = right[0].topk(2).values
     sure = best[:, 0] - best[:, 1] > DOUBTFUL
-    assert sure.any()
+    # One example alone may be in doubt.
+    assert sure.any() or len(sure) == 1
     assert torch.equal(category[sure], right[2][sure])
 
 

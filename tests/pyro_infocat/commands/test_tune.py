@@ -31,7 +31,8 @@ COMMAND = ["digits", "--storage", STORAGE, *SMALL, "--epochs", "2"]
 SPACE = ["--space", "prior.scale: [1, 10]", "guide.hidden: [8, 24]"]
 PLACE = Path("runs", "tune", "digits")
 # The space has the guide's size.
-COMMAND = COMMAND[: COMMAND.index("--guide.hidden")] + COMMAND[COMMAND.index("--epochs") :]
+HIDDEN = COMMAND.index("--guide.hidden")
+del COMMAND[HIDDEN : HIDDEN + 2]
 
 
 def study(name: str = "digits") -> Any:

@@ -108,7 +108,7 @@ def test_no_name_is_read_as_a_formula(name: str) -> None:
 def test_pictures_of_names_have_a_pictures_size(tmp_path: Path) -> None:
     """Without a warning of a library's, which would be an error here."""
     draw(of_classes(tuple(NAMES)), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 7
+    assert len(list(tmp_path.iterdir())) == 9
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
             assert max(image.size) < 2500, path

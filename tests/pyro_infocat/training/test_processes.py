@@ -19,6 +19,7 @@ from tests.brief import ROOT
 pytestmark = pytest.mark.slow
 
 BRIEF = ["--epochs", "2", "--nll_samples", "2", "--device", "cpu"]
+BRIEF += ["--starts", "1", "--schedules", "{}"]
 
 
 def torchrun(*command: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
