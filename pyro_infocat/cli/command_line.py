@@ -111,7 +111,10 @@ def meant(name: str, flags: Mapping[str, Flag]) -> str:
     """The flag that was probably meant, and where all are listed."""
     near = difflib.get_close_matches(name, flags, 1)
     if set(ROLES) <= set(flags):
-        near += arguments_named(name)
+        of_parts = arguments_named(name)
+        # --categories is nearer to --prior.categories than to --most_categories.
+        longer = near and near[0].endswith(name.rpartition("_")[2])
+        near = [*of_parts, *near] if longer else [*near, *of_parts]
     return f"did you mean --{near[0]}? See --help" if near else "see --help"
 
 

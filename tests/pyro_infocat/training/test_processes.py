@@ -111,8 +111,8 @@ def test_starts_and_patience_are_the_same_on_both(tmp_path: Path) -> None:
 
     No parameter changes at such a rate, so that no epoch is better than the first.
     """
-    flags = ["--starts", "2", "--start_epochs", "1", "--patience", "1", "--epochs", "6"]
-    flags += ["--learning_rate", "1e-30", "--encoder.norm", "false", *BRIEF[2:]]
+    flags = [*BRIEF, "--starts", "2", "--start_epochs", "1", "--patience", "1", "--epochs", "6"]
+    flags += ["--learning_rate", "1e-30", "--encoder.norm", "false"]
     done = torchrun("-m", "pyro_infocat.run", "--out", str(tmp_path), *flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("goes on; the objectives are") == 1
