@@ -23,7 +23,9 @@ from pyro_infocat.cli.markdown import markdown_table
 from pyro_infocat.data import DataSet
 from pyro_infocat.data.table import Rows, data_set
 from pyro_infocat.keywords import resolved
+from pyro_infocat.settings import TRIED
 from pyro_infocat.training import number
+from pyro_infocat.training.criteria import Clusters
 
 CATEGORIES = (2, 3, 5, 8, 12, 20, 30)
 COLUMNS = (2, 4, 8, 16)
@@ -68,9 +70,9 @@ def found(rows: np.ndarray, most: int = 50) -> int:
     frame = pd.DataFrame(rows, columns=[f"x{n}" for n in range(rows.shape[1])])
     data: DataSet = data_set(Rows(frame), "the rows", whole=True)
     settings, _, _ = resolved("fit", None, "table", {"prior.categories": "auto"})
-    criterion = number.Clusters(settings, data, torch.device("cpu"), {})
+    criterion = Clusters(settings, data, torch.device("cpu"), {})
     with tempfile.TemporaryDirectory() as place:
-        tried = number.search(criterion, Path(place) / number.TRIED, min(most, len(rows)), False)
+        tried = number.search(criterion, Path(place) / TRIED, min(most, len(rows)), False)
     return number.chosen(tried).categories
 
 

@@ -90,6 +90,8 @@ def run(
             "twins",
             settings.twins,
         )
+    if settings.twins and not measured:
+        raise UserError("are of a run that is evaluated, and this is none; leave it out", "twins")
     said: list[str] = []
     with ExitStack() as stack:
         if resume and first and out.is_dir():

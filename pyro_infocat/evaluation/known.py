@@ -9,7 +9,6 @@ import torch
 
 from pyro_infocat.data import DataSet, Split
 from pyro_infocat.evaluation.part import Tested
-from pyro_infocat.runtime import processes
 
 
 def evaluated(data: DataSet) -> tuple[DataSet, DataSet | None]:
@@ -31,11 +30,10 @@ def evaluated(data: DataSet) -> tuple[DataSet, DataSet | None]:
     )
     if not number:
         return shown, None
-    if processes.rank() == 0:
-        print(
-            f"{number:,} of {len(data.test):,} test examples have a known label: what compares "
-            "with labels is of these, and no figure shows labels"
-        )
+    print(
+        f"{number:,} of {len(data.test):,} test examples have a known label: what compares with "
+        "labels is of these, and no figure shows labels"
+    )
     return shown, some
 
 

@@ -71,17 +71,17 @@ class Step:
         grey = self.split.grey(mine)
         self.x = observe(grey, self.observation)
         others: dict[str, Any] = {}
-        drawn, c = self.labelled.draw(len(mine)) if self.labelled else (grey[:0], mine[:0])
+        drawn = self.labelled.draw(len(mine)) if self.labelled else None
+        also = None
         if bound.needs("view"):
             # A view may ask q(c|x) of what is no example, and measure distances in the batch.
             with statistics_kept(guide):
-                looked = self.parts.view(torch.cat([grey, drawn]), guide.category)
-                looked = observe(looked, self.observation)
-                others["view"] = looked[: len(grey)]
-        if self.labelled:
-            also = looked[len(grey) :] if "view" in others else None
-            x = observe(drawn, self.observation)
-            others["known"] = Known(self.split.labels[mine], x, also, c)
+                seen = grey if drawn is None else torch.cat([grey, drawn[0]])
+                looked = observe(self.parts.view(seen, guide.category), self.observation)
+                others["view"], also = looked[: len(grey)], looked[len(grey) :]
+        if drawn is not None:
+            x = observe(drawn[0], self.observation)
+            others["known"] = Known(self.split.labels[mine], x, also, drawn[1])
         if bound.needs("labels"):
             others["labels"] = self.split.labels[mine]
         # Processes average their gradients; the sum over the whole batch is meant.

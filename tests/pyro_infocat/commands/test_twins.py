@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from pyro_infocat import experiment, load
+from pyro_infocat import InfoCatVAE, experiment, load
 from pyro_infocat.evaluation.doubts import doubts_of_seeds
 from pyro_infocat.evaluation.trust import kept_together
 from pyro_infocat.run import main
@@ -101,3 +101,10 @@ def test_twins_go_on_where_schedules_stand_at_shares(capsys: pytest.CaptureFixtu
     held = [RunFolder(Path(place)).settings()[0] for place in ("out", "out/twins/seed1")]
     assert [one.epochs for one in held] == [4, 4]
     assert [one.schedules for one in held] == [{"information_bound": [[0.0, 0.0], [1.0, 5.0]]}] * 2
+
+
+def test_an_estimator_trains_no_twins() -> None:
+    """It evaluates nothing that they could be compared by."""
+    model = InfoCatVAE(3, epochs=1, settings={"twins": 1})
+    with pytest.raises(ValueError, match=r"^twins: are of a run that is evaluated, and this is"):
+        model.fit(np.random.default_rng(0).normal(size=(30, 3)))

@@ -5,7 +5,6 @@ Shapes: K categories, D latent dimensions = X features, N examples.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -252,20 +251,12 @@ def test_a_walk_moves_the_coordinates_of_the_own_block_alone() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3), (3, 1, 2)])
 def test_squares_lie_in_bands_with_white_between(
-    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], shown: list[Tensor]
 ) -> None:
     walk = torch.rand(7, 5, 5, D) / 2 + 0.25
-    made: list[Tensor] = []
-    right = figures._mosaic
-
-    def look(images: Tensor, *others: Any) -> Any:
-        made.append(images)
-        return right(images, *others)
-
-    monkeypatch.setattr(figures, "_mosaic", look)
     rows = Rows(np.ones((7, 1), np.int64), (), list(range(7)), [0])
     figure = figures.blocks(walk, rows, shape)
-    (sheet,) = made
+    (sheet,) = shown
     assert sheet.shape == (12, 29, D)
     covered = torch.zeros(12, 29, dtype=torch.bool)
     for number in range(7):

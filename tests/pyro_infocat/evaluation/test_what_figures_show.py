@@ -3,10 +3,9 @@
 Shapes: R rows and C columns of a figure, D latent dimensions = X features.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pyro.distributions as dist
@@ -69,21 +68,6 @@ def tested(data: DataSet) -> Tested:
 @pytest.fixture
 def rows(tested: Tested) -> Rows:
     return Rows.of(tested.category, K, tested.data)
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
-    """The images (R, C, X) of each figure of images."""
-    made: list[Tensor] = []
-    right = figures._mosaic
-
-    def look(images: Tensor, *others: Any) -> Any:
-        made.append(images)
-        return right(images, *others)
-
-    monkeypatch.setattr(figures, "_mosaic", look)
-    with torch.random.fork_rng(devices=[]):
-        yield made
 
 
 def test_a_walk_goes_from_each_centre_to_that_of_the_row_below(

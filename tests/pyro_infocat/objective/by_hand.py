@@ -4,6 +4,7 @@ Shapes: B batch, K categories, D latent dimensions, X features.
 """
 
 import math
+from collections.abc import Iterator
 
 import pyro
 import torch
@@ -64,24 +65,9 @@ def latent_by_hand(guide: Enumerated, x: Tensor, k: int) -> tuple[Tensor, Tensor
     return split(guide.head[1](hidden))
 
 
-def bound_by_hand(model: CatVAE, guide: Guide, x: Tensor) -> dict[str, Tensor]:
-    """The terms of the ELBO, category after category, for one draw of the noise."""
-    log_p, means, scales = prior_by_hand(model.prior)
-    terms = {name: torch.zeros(()) for name in ("reconstruction", "kl_z", "kl_c")}
-
-    def log_likelihood(z: Tensor) -> Tensor:
-        return model.decoder.likelihood(model.decoder.raw(z)).log_prob(x)
-
-    if isinstance(guide, Bayes):
-        mean, scale = split(guide.head(guide.encoder(x)))
-        z = mean + scale * torch.randn(len(x), D)
-        log_mixture = torch.logsumexp(log_p + log_normal(z.unsqueeze(1), means, scales), -1)
-        terms["reconstruction"] = log_likelihood(z).sum()
-        terms["kl_z"] = (log_normal(z, mean, scale) - log_mixture).sum()
-        del terms["kl_c"]
-        return terms
-
-    log_q = log_category_by_hand(model, guide, x)
+def by_category(model: CatVAE, guide: Enumerated, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """log p(x | z) and the KL of z (B,) of one category after the other, for one draw of z each."""
+    _, means, scales = prior_by_hand(model.prior)
     for k, noise in enumerate(torch.randn(guide.categories, len(x), D)):
         mean, scale = latent_by_hand(guide, x, k)
         z = mean + scale * noise
@@ -89,8 +75,31 @@ def bound_by_hand(model: CatVAE, guide: Guide, x: Tensor) -> dict[str, Tensor]:
             kl = kl_normal(mean, scale, means[k], scales[k])
         else:
             kl = log_normal(z, mean, scale) - log_normal(z, means[k], scales[k])
+        yield likelihood_by_hand(model, z, x), kl
+
+
+def likelihood_by_hand(model: CatVAE, z: Tensor, x: Tensor) -> Tensor:
+    """log p(x | z) (B,)."""
+    return model.decoder.likelihood(model.decoder.raw(z)).log_prob(x)
+
+
+def bound_by_hand(model: CatVAE, guide: Guide, x: Tensor) -> dict[str, Tensor]:
+    """The terms of the ELBO, category after category, for one draw of the noise."""
+    log_p, means, scales = prior_by_hand(model.prior)
+    terms = {name: torch.zeros(()) for name in ("reconstruction", "kl_z", "kl_c")}
+    if isinstance(guide, Bayes):
+        mean, scale = split(guide.head(guide.encoder(x)))
+        z = mean + scale * torch.randn(len(x), D)
+        log_mixture = torch.logsumexp(log_p + log_normal(z.unsqueeze(1), means, scales), -1)
+        terms["reconstruction"] = likelihood_by_hand(model, z, x).sum()
+        terms["kl_z"] = (log_normal(z, mean, scale) - log_mixture).sum()
+        del terms["kl_c"]
+        return terms
+
+    log_q = log_category_by_hand(model, guide, x)
+    for k, (fit, kl) in enumerate(by_category(model, guide, x)):
         q = log_q[:, k].exp()
-        terms["reconstruction"] = terms["reconstruction"] + (q * log_likelihood(z)).sum()
+        terms["reconstruction"] = terms["reconstruction"] + (q * fit).sum()
         terms["kl_z"] = terms["kl_z"] + (q * kl).sum()
         terms["kl_c"] = terms["kl_c"] + (q * (log_q[:, k] - log_p[k])).sum()
     return terms

@@ -22,10 +22,10 @@ from pyro_infocat.objective import terms
 from pyro_infocat.objective.bound import certain
 from pyro_infocat.objective.terms import Known, Labels
 from tests.pyro_infocat.objective.by_hand import (
+    by_category,
     kl_normal,
     latent_by_hand,
     log_category_by_hand,
-    log_normal,
     prior_by_hand,
 )
 from tests.pyro_infocat.objective.programs import B, D, K, X, encoder, make_programs
@@ -50,17 +50,10 @@ def loss_of(objective: InfoCatELBO, model: CatVAE, guide: Guide, x: Tensor, seen
 def by_hand(model: CatVAE, guide: Enumerated, x: Tensor, observed: Tensor = OBSERVED) -> Loss:
     """Example after example: log p(x, c) of the given category's bound, or the sum over all."""
     torch.manual_seed(1)
-    log_p, means, scales = prior_by_hand(model.prior)
+    log_p, _, _ = prior_by_hand(model.prior)
     log_q = log_category_by_hand(model, guide, x)
     loss = torch.zeros(())
-    for k, noise in enumerate(torch.randn(K, B, D)):
-        mean, scale = latent_by_hand(guide, x, k)
-        z = mean + scale * noise
-        fit = model.decoder(z).log_prob(x)
-        if model.kl == "analytic":
-            kl = kl_normal(mean, scale, means[k], scales[k])
-        else:
-            kl = log_normal(z, mean, scale) - log_normal(z, means[k], scales[k])
+    for k, (fit, kl) in enumerate(by_category(model, guide, x)):
         for b, c in enumerate(observed.tolist()):
             if c == k:
                 loss = loss - (fit[b] - kl[b] + log_p[k])

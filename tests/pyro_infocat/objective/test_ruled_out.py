@@ -16,9 +16,7 @@ from guides import Enumerated, SoftCode
 from guides.guide import Posterior
 from pyro_infocat import InfoCatELBO
 from tests.pyro_infocat.objective.by_hand import (
-    kl_normal,
-    latent_by_hand,
-    log_normal,
+    by_category,
     prior_by_hand,
 )
 from tests.pyro_infocat.objective.programs import B, D, K, X, encoder, make_programs
@@ -54,17 +52,10 @@ def make(kl: str = "analytic") -> tuple[nn.Module, RuledOut, Tensor]:
 def by_hand(model: nn.Module, guide: RuledOut, x: Tensor) -> Loss:
     """The bound's loss as a sum over what is allowed alone."""
     torch.manual_seed(1)
-    log_p, means, scales = prior_by_hand(model.prior)
+    log_p, _, _ = prior_by_hand(model.prior)
     odds = guide.classifier(guide.encoder(x))
     loss = torch.zeros(())
-    for k, noise in enumerate(torch.randn(K, B, D)):
-        mean, scale = latent_by_hand(guide, x, k)
-        z = mean + scale * noise
-        fit = model.decoder(z).log_prob(x)
-        if model.kl == "analytic":
-            kl = kl_normal(mean, scale, means[k], scales[k])
-        else:
-            kl = log_normal(z, mean, scale) - log_normal(z, means[k], scales[k])
+    for k, (fit, kl) in enumerate(by_category(model, guide, x)):
         for b in range(B):
             if ALLOWED[b, k]:
                 # Normalised over what is allowed.

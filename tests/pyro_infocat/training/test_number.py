@@ -13,19 +13,11 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 import pyro_infocat as pic
 from pyro_infocat.run import main
-from pyro_infocat.settings import CONFIG
-from pyro_infocat.training import number
+from pyro_infocat.settings import CONFIG, TRIED
+from pyro_infocat.training import criteria, number
 from pyro_infocat.training.clusters import of_gaussians
-from pyro_infocat.training.number import (
-    Tried,
-    agreement,
-    bic,
-    chosen,
-    enough,
-    merged,
-    of_starts,
-    silhouette,
-)
+from pyro_infocat.training.criteria import Tried, agreement, bic, merged, of_starts, silhouette
+from pyro_infocat.training.number import chosen, enough
 from tests.brief import SMALL
 from tests.runs import same_run
 
@@ -178,25 +170,25 @@ def test_a_search_that_was_stopped_goes_on_and_is_then_over(
 ) -> None:
     assert main([*FLAGS, "--out", "whole"]) == 0
     capsys.readouterr()
-    usual = number.Agreement.__call__
+    usual = criteria.Agreement.__call__
 
-    def stopped(self: number.Agreement, categories: int, starts: int) -> Tried:
+    def stopped(self: criteria.Agreement, categories: int, starts: int) -> Tried:
         if categories == 3:
             raise KeyboardInterrupt
         return usual(self, categories, starts)
 
-    monkeypatch.setattr(number.Agreement, "__call__", stopped)
+    monkeypatch.setattr(criteria.Agreement, "__call__", stopped)
     assert main([*FLAGS, "--out", "parts"]) == 130
     assert not Path("parts", CONFIG).exists()
     assert "the same command goes on with the numbers" in capsys.readouterr().err
-    monkeypatch.setattr(number.Agreement, "__call__", usual)
+    monkeypatch.setattr(criteria.Agreement, "__call__", usual)
     capsys.readouterr()
     assert main([*FLAGS, "--out", "parts"]) == 0
     said = capsys.readouterr().out
     assert "goes on after K = 2" in said
     assert "\nK = 3: " in said
     rows = [
-        [json.loads(line) for line in Path(folder, number.TRIED).read_text().splitlines()[1:]]
+        [json.loads(line) for line in Path(folder, TRIED).read_text().splitlines()[1:]]
         for folder in ("whole", "parts")
     ]
     assert [row["categories"] for row in rows[1]][:3] == [2, 3, 4]
@@ -211,7 +203,7 @@ def test_a_search_that_was_stopped_goes_on_and_is_then_over(
     assert config["prior"]["init_args"]["categories"] == best
     assert Path("whole", "figures", number.FIGURE).exists()
     # Neither is the search made again, nor does it leave a trace in what comes after it.
-    monkeypatch.setattr(number.Agreement, "__call__", None)
+    monkeypatch.setattr(criteria.Agreement, "__call__", None)
     more = ["--resume", "true", "--out", "parts", "--epochs", "2"]
     assert main([*FLAGS, *more]) == main(more) == 0
     assert main([*FLAGS, "--prior.categories", str(best), "--out", "given"]) == 0
@@ -223,10 +215,10 @@ def test_a_table_of_another_search_is_not_gone_on_with(capsys: pytest.CaptureFix
     Path("out").mkdir()
     row = {"categories": 2, "value": 1.0, "seconds": 1.0}
     text = json.dumps({"of": "0", "criterion": "agreement"})
-    Path("out", number.TRIED).write_text(f"{text}\n{json.dumps(row)}\n")
+    Path("out", TRIED).write_text(f"{text}\n{json.dumps(row)}\n")
     assert main([*FLAGS, "--most_categories", "2", "--out", "out"]) == 0
     assert "goes on" not in capsys.readouterr().out
-    assert json.loads(Path("out", number.TRIED).read_text().splitlines()[1])["value"] < 1
+    assert json.loads(Path("out", TRIED).read_text().splitlines()[1])["value"] < 1
 
 
 def test_parts_are_tried_with_any_number() -> None:
