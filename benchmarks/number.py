@@ -9,10 +9,8 @@ Labels are looked at by nobody. ``--spread`` multiplies the standard deviations.
 """
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,9 +21,7 @@ from pyro_infocat.cli.markdown import markdown_table
 from pyro_infocat.data import DataSet
 from pyro_infocat.data.table import Rows, data_set
 from pyro_infocat.keywords import resolved
-from pyro_infocat.settings import TRIED
-from pyro_infocat.training import number
-from pyro_infocat.training.criteria import Clusters
+from pyro_infocat.training.number import of_tables
 
 CATEGORIES = (2, 3, 5, 8, 12, 20, 30)
 COLUMNS = (2, 4, 8, 16)
@@ -70,10 +66,7 @@ def found(rows: np.ndarray, most: int = 50) -> int:
     frame = pd.DataFrame(rows, columns=[f"x{n}" for n in range(rows.shape[1])])
     data: DataSet = data_set(Rows(frame), "the rows", whole=True)
     settings, _, _ = resolved("fit", None, "table", {"prior.categories": "auto"})
-    criterion = Clusters(settings, data, torch.device("cpu"), {})
-    with tempfile.TemporaryDirectory() as place:
-        tried = number.search(criterion, Path(place) / TRIED, min(most, len(rows)), False)
-    return number.chosen(tried).categories
+    return of_tables(settings, data, min(most, len(rows))).categories
 
 
 def series(seeds: Iterable[int], spread: float) -> Iterator[tuple[int, int, int, int]]:

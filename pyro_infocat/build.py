@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from guides.encoders import Encoder
-from guides.guide import Guide
+from guides.guide import Guide, built
 from models import CatVAE
 from models.likelihoods import Likelihood
 from models.priors import Prior
@@ -136,6 +136,11 @@ class Builder:
         model, guide = self.programs(device, TRAINED)
         view = self.make("view", self._given)
         return Parts(model, guide, view, self.objective())
+
+    def encoder(self) -> Encoder:
+        """A further network from x to hidden features, once there are programs."""
+        made: Encoder = built(self._given["encoder"])
+        return made
 
     def make(self, role: str, given: Mapping[str, Any]) -> Any:
         """A part of a role."""

@@ -50,6 +50,7 @@ from pyro_infocat.settings import (
 )
 from pyro_infocat.storage.files import replace as replace_file
 from pyro_infocat.storage.folder import RunFolder, going_on, where_they_were
+from pyro_infocat.training import fine
 from pyro_infocat.training.known import check_known, counted, fading, see
 from pyro_infocat.training.loop import train
 from pyro_infocat.training.notes import notes
@@ -115,7 +116,7 @@ def run(
         settings, lines = sized(settings, len(data.train))
         said += lines
         if left_to_the_data(settings):
-            settings, lines = find_number(settings, data, device, folder, instances)
+            settings, lines = find_number(settings, data, device, folder, instances, progress)
             said += lines
         trained_on = data
         if settings.known_labels:
@@ -154,14 +155,26 @@ def run(
         chosen = torch.tensor(PRECISIONS.index(settings.precision), device=device)
         chosen = processes.shared(chosen)
         settings = replace(settings, precision=PRECISIONS[int(chosen)])
+        clusters, spent = None, 0.0
+        if fine.wanting(settings) is None:
+            clusters, spent = fine.find(
+                settings, trained_on, builder, parts, observed, out, progress
+            )
+            if checkpoint is None:
+                # Whether they were found now or earlier, the run is the same.
+                pyro.set_rng_seed(settings.seed)
         if checkpoint is None and settings.starts > 1:
 
             def check(of_a_start: Mapping[str, Any], place: Path) -> None:
                 _check_data(of_a_start, data, place)
                 _check_labels(of_a_start, trained_on, parts, place)
 
-            checkpoint = best_start(settings, trained_on, device, builder, folder, progress, check)
-        history = train(settings, trained_on, parts, folder, checkpoint, progress=progress)
+            checkpoint = best_start(
+                settings, trained_on, device, builder, folder, progress, check, clusters
+            )
+        history = train(
+            settings, trained_on, parts, folder, checkpoint, None, progress, clusters, spent
+        )
         processes.leave()
         model, guide = parts.model.eval(), parts.guide.eval()
         if first and len(history) < settings.epochs:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyro_infocat.cli.run_flags import parse, read
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS, TRIED
+from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS
 
 INTERRUPTED, UNHEARD = 130, 141
 """Exit codes of a shell for what SIGINT and SIGPIPE end."""
@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"--out: cannot write '{where}' ({error.strerror}); {remedy}")
     except KeyboardInterrupt:
         how = "nothing was written"
-        if out is not None and (out / TRIED).exists() and not (out / CONFIG).exists():
-            how = "the same command goes on with the numbers of categories"
-        elif out is not None and _written(out) != before:
+        if out is not None and _written(out) != before:
             how = "the same command begins again"
             if (out / CHECKPOINT).exists():
                 flags = ["--config", str(out / CONFIG), "--out", str(out), "--resume", "true"]

@@ -223,6 +223,13 @@ class Settings:
         least=1,
         most=1_000_000,
     )
+    finer: int = setting(
+        1,
+        "before the run, learn so many times K categories from real examples alone and merge them "
+        "to K by what views show, for training to begin near (--weights.nearness); 1: do not",
+        least=1,
+        most=100,
+    )
     twins: int = setting(
         0,
         "train so many further seeds of the run afterwards, to see whether they find the same "
@@ -259,6 +266,11 @@ class Settings:
     def held_out(self, examples: int) -> int:
         """How many of a number of training examples are the validation share."""
         return max(1, round(self.validation * examples)) if self.patience else 0
+
+    def largest_weight(self, term: str) -> float:
+        """The largest weight that a term has in some epoch, or 0 where none is given."""
+        points = self.schedules.get(term, [[0, self.weights.get(term, 0.0)]])
+        return float(max(value for _, value in points))
 
     def lines(self) -> dict[str, list[list[float]]]:
         """The schedules as [epoch, weight] pairs with epochs from 0; 100% is the last one."""
@@ -315,6 +327,9 @@ HISTORY, METRICS = "history.jsonl", "metrics.json"
 
 TRIED = "categories.jsonl"
 """What ``--prior.categories auto`` has tried, in it."""
+
+FINE = "fine.pt"
+"""The categories in it that training begins near, where they were merged from finer ones."""
 
 STARTS = "starts"
 """The folder in it of the random restarts."""

@@ -26,13 +26,19 @@ class View(Recorded, ABC):
     """A random change of grey levels (B, X) in [0, 1] that keeps each example's category.
 
     :cvar schedulable: names of float attributes that ``schedules`` may set between epochs.
+    :cvar asks: whether the classifier has a say in it, and ``moved`` leaves that out.
     """
 
     schedulable: tuple[str, ...] = ()
+    asks: bool = False
 
     @abstractmethod
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
         """The view (B, X), without a gradient."""
+
+    def moved(self, grey: Tensor) -> Tensor:
+        """The view without what the classifier has a say in (B, X); only of one that asks it."""
+        raise NotImplementedError(f"{type(self).__name__} asks, and has no moved")
 
 
 class Affine(View):
@@ -81,6 +87,10 @@ class Affine(View):
         self._moves = moves
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
+        return self.moved(grey)
+
+    def moved(self, grey: Tensor) -> Tensor:
+        """The images (B, X), moved and toned."""
         if self.moves == 0:
             return grey
         maps = self._maps(grey)
@@ -260,6 +270,8 @@ class AdversarialAffine(Affine):
     :raises ValueError: where one of the two refuses its numbers.
     """
 
+    asks = True
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -274,7 +286,7 @@ class AdversarialAffine(Affine):
         self.adversary = VirtualAdversarial(epsilon, neighbour, probe)
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
-        return self.adversary(super().__call__(grey, classifier), classifier)
+        return self.adversary(self.moved(grey), classifier)
 
 
 class Hidden(View):

@@ -6,7 +6,7 @@ Shapes: B batch, X features.
 import math
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
@@ -50,6 +50,8 @@ def train(
     checkpoint: Mapping[str, Any] | None = None,
     until: int | None = None,
     progress: bool | None = None,
+    clusters: Callable[[Tensor], Tensor] | None = None,
+    spent: float = 0.0,
 ) -> History:
     """Fit model and guide to the training split; a checkpoint after each epoch.
 
@@ -58,6 +60,9 @@ def train(
     :param checkpoint: where to go on from.
     :param until: the epoch to stop after, before the run's last one.
     :param progress: whether to show a bar; None shows one in a terminal or a notebook.
+    :param clusters: that training begins near, of x (B, X) as (B, K); they are looked for where
+        there are none and a term needs them.
+    :param spent: seconds before the first epoch, which count as its own.
     :raises UserError: where a term of the objective is no longer finite.
     """
     model, guide, bound = parts.model, parts.guide, parts.bound
@@ -66,11 +71,13 @@ def train(
     held_out = None if rest is None else rest.some(MOST_HELD_OUT).fixed(observed)
     monitor = CollapseMonitor(model, guide, fitted, observed, settings.epochs)
     schedule = Schedule(settings, parts)
+    bound.clusters = clusters
     if any("clusters" in term.needs for term in schedule.ever_weighted()):
-        # scikit-learn is imported for those who look for clusters alone.
-        from pyro_infocat.training.clusters import find
+        if clusters is None:
+            # scikit-learn is imported for those who look for clusters alone.
+            from pyro_infocat.training.clusters import find
 
-        bound.clusters = find(fitted, data.facts.columns, model.prior.categories, settings.seed)
+            bound.clusters = find(fitted, data.facts.columns, model.prior.categories, settings.seed)
         if bound.clusters is not None and settings.known_labels:
             bound.clusters = aligned(bound.clusters, fitted, model.prior.categories)
         if bound.clusters is None and processes.rank() == 0:
@@ -143,7 +150,7 @@ def train(
                 if not math.isfinite(bound_now):
                     raise terms.stopped(f"the bound on the validation share is {bound_now}", 0)
                 row["validation_elbo"] = bound_now
-            row["seconds"] = time.perf_counter() - began
+            row["seconds"] = time.perf_counter() - began + (0.0 if history else spent)
             history.append(row)
             others = others_random(model.prior.logits.device)
             if board is not None:

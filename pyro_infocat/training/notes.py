@@ -8,6 +8,7 @@ from pyro_infocat.build import Parts
 from pyro_infocat.catalogue import Facts
 from pyro_infocat.evaluation.likelihood import knows_its_density
 from pyro_infocat.settings import Settings
+from pyro_infocat.training.fine import wanting
 from pyro_infocat.training.schedules import RATE, weighed_from
 from pyro_infocat.views import Affine
 
@@ -46,6 +47,9 @@ def notes(settings: Settings, parts: Parts, facts: Facts) -> Iterator[str]:
             f"--likelihood {settings.likelihood.class_path}: whether it fits the columns of a "
             "table is for you to know; models.tables.Mixed does"
         )
+    missing = wanting(settings)
+    if settings.finer > 1 and missing:
+        yield f"--finer {settings.finer}: does not apply, since {missing}"
     if isinstance(parts.guide, Relaxed):
         flags = {
             f"--decoded {settings.decoded}": settings.decoded > 0,

@@ -1,20 +1,23 @@
 """The number of categories from the data: ``--prior.categories auto``.
 
-Before the run each K from 2 on is tried, by a criterion of :mod:`pyro_infocat.training.criteria`.
+Where q(c|x) learns from real examples (images), fine categories are merged pair after pair, down to
+one: as long as the two belong together that costs little. Where training begins near clusters
+(tables), numbers of these are tried: see :mod:`pyro_infocat.training.criteria`.
 
-Shapes: K categories.
+Shapes: F fine categories, K categories.
 """
 
 import json
 import math
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyro
 import torch
+from torch import Tensor
 
 from pyro_infocat.build import Builder, observation
 from pyro_infocat.checks import try_parts
@@ -22,73 +25,32 @@ from pyro_infocat.data import DataSet
 from pyro_infocat.errors import UserError
 from pyro_infocat.evaluation.figures import STYLE
 from pyro_infocat.runtime import processes
-from pyro_infocat.settings import (
-    AFTERWARDS,
-    AUTO,
-    CONFIG,
-    DECLARED,
-    MACHINE,
-    TRIED,
-    Settings,
-    default,
-)
-from pyro_infocat.storage.files import read_json
+from pyro_infocat.settings import AUTO, CONFIG, DECLARED, FINE, TRIED, Part, Settings, default
 from pyro_infocat.storage.files import replace as replace_file
 from pyro_infocat.storage.folder import RunFolder
-from pyro_infocat.training.criteria import (
-    MOST_STARTS,
-    STARTS,
-    Agreement,
-    Clusters,
-    Criterion,
-    Tried,
-    largest_weight,
-    with_categories,
-)
+from pyro_infocat.training import fine
 
 FIGURE = "categories.png"
 """What each K was worth, among the run's figures."""
 
-NEAR = {2: 0.1, 4: 0.05}
-"""A K whose agreement is nearer to the best than this, after so many starts, gets two more."""
+APART = 0.55
+"""Two categories are two as long as joining them loses such a share of what it would lose at most:
+see :func:`apart`."""
 
-PATIENCE = 6
-"""No K is tried that is larger than the best one by more than this, or by more than half of it."""
-
-ERRORS = 2.0
-"""A smaller K is preferred to a better one that is better by no more standard errors than this."""
+FIRST = 30
+"""Fine categories at first; twice as many where more than half of them are kept."""
 
 
-def chosen(tried: Sequence[Tried]) -> Tried:
-    """The best K, or the smallest that is worse by no more than chance explains."""
-    best = max(tried, key=lambda one: one.value)
-    for one in tried:
-        if best.value - one.value <= _chance(best, one):
-            return one
-    return best
+class Answer(NamedTuple):
+    """The number of categories that the data speak for.
 
+    :param name: of the values.
+    :param worth: what each K is worth, by K.
+    """
 
-def _chance(best: Tried, other: Tried) -> float:
-    """So many standard errors of the mean difference of two values; 0 where they are of all."""
-    if best.each is None or other.each is None or best is other:
-        return 0.0
-    apart = best.each - other.each
-    return ERRORS * apart.std().item() / math.sqrt(len(apart))
-
-
-def enough(tried: Sequence[Tried], most: float) -> bool:
-    """Whether no larger K needs to be tried."""
-    if not tried:
-        return False
-    best, last = max(tried, key=lambda one: one.value).categories, tried[-1].categories
-    return last >= most or last - best >= max(PATIENCE, best // 2)
-
-
-def in_doubt(tried: Sequence[Tried]) -> Tried | None:
-    """The best K that more starts may still make or unmake the best of all."""
-    top = max(one.value for one in tried)
-    near = [one for one in tried if one.starts < MOST_STARTS and top - one.value < NEAR[one.starts]]
-    return max(near, key=lambda one: one.value, default=None)
+    categories: int
+    name: str
+    worth: dict[int, float]
 
 
 def left_to_the_data(settings: Settings) -> bool:
@@ -101,16 +63,23 @@ def for_a_try(settings: Settings) -> Settings:
     return with_categories(settings, 2) if left_to_the_data(settings) else settings
 
 
+def with_categories(settings: Settings, categories: int) -> Settings:
+    """The settings with a number of categories."""
+    arguments = settings.prior.init_args | {"categories": categories}
+    return replace(settings, prior=Part(settings.prior.class_path, arguments))
+
+
 def find_number(
     settings: Settings,
     data: DataSet,
     device: torch.device,
     folder: RunFolder,
     instances: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
 ) -> tuple[Settings, list[str]]:
     """The settings with the number of categories that the data speak for, and a line that says so.
 
-    What was tried is kept in the folder; a search that was stopped goes on from there.
+    What each number is worth is kept in the folder.
 
     :param settings: with numbers for all else that may be ``auto``.
     :raises UserError: where there is nothing to tell a number from.
@@ -118,20 +87,36 @@ def find_number(
     if (folder.path / CONFIG).exists():
         # A run that began here has its number. Whether it may go on is not for this to say.
         return with_categories(settings, folder.settings()[0].prior.init_args["categories"]), []
-    most = _most(settings, len(data.train))
-    criterion = _criterion(settings)(settings, data, device, instances or {})
-    _try_parts(criterion)
+    most, began = _most(settings, len(data.train)), time.perf_counter()
+    of_clusters = _by_clusters(settings)
+    # What does not fit is refused before the search, which may take minutes.
+    tried = with_categories(settings, 2)
+    builder = Builder(tried, data.facts, instances=instances or {})
+    parts = builder.parts(device)
+    observed = observation(tried, parts.model.decoder.likelihood)
+    try_parts(tried, parts, data.train, observed)
     with folder.locked():
-        tried = search(criterion, folder.path / TRIED, most)
-        best = chosen(tried)
-        _draw(tried, best, criterion.name, folder.path / "figures" / FIGURE)
-    near = [one for one in tried if abs(one.categories - best.categories) == 1]
-    beside = " and ".join(f"{one.value:.3f} with {one.categories}" for one in near)
+        if of_clusters:
+            answer = of_tables(settings, data, most)
+        else:
+            with (
+                pyro.get_param_store().scope(),
+                pyro.validation_enabled(False),
+                torch.enable_grad(),
+            ):
+                answer = of_images(tried, data, builder, parts, observed, folder, most, progress)
+        rows = [{"categories": k, "value": value} for k, value in answer.worth.items()]
+        text = "".join(json.dumps(row) + "\n" for row in [{"criterion": answer.name}, *rows])
+        replace_file(folder.path / TRIED, text.encode())
+        _draw(answer, folder.path / "figures" / FIGURE)
+    best = answer.categories
+    near = [k for k in (best - 1, best + 1) if k in answer.worth]
+    beside = " and ".join(f"{answer.worth[k]:.3f} with {k}" for k in near)
     line = (
-        f"--prior.categories {best.categories}: auto, {criterion.name} {best.value:.3f}, {beside} "
-        f"({sum(one.seconds for one in tried):.0f} s)"
+        f"--prior.categories {best}: auto, {answer.name} {answer.worth[best]:.3f}, {beside} "
+        f"({time.perf_counter() - began:.0f} s)"
     )
-    return with_categories(settings, best.categories), [line]
+    return with_categories(settings, best), [line]
 
 
 def _most(settings: Settings, examples: int) -> int:
@@ -147,23 +132,23 @@ def _most(settings: Settings, examples: int) -> int:
     return min(most, examples)
 
 
-def _criterion(settings: Settings) -> type[Criterion]:
-    """What tells numbers of categories apart under these settings."""
+def _by_clusters(settings: Settings) -> bool:
+    """Whether clusters tell numbers of categories apart under these settings, or else views.
+
+    :raises UserError: where neither can.
+    """
     if processes.world() > 1:
         raise UserError(
             "is found by one process; run without torchrun, or give a number",
             "prior.categories",
             AUTO,
         )
-    if largest_weight(settings, "nearness"):
-        return Clusters
+    if settings.largest_weight("nearness") and fine.wanting(settings):
+        return True
     seen = settings.view.class_path != default(DECLARED["view"]).class_path
-    if (
-        seen
-        and largest_weight(settings, "consistency")
-        and largest_weight(settings, "marginal_entropy")
-    ):
-        return Agreement
+    weighed = all(settings.largest_weight(n) for n in ("consistency", "marginal_entropy"))
+    if seen and weighed:
+        return False
     raise UserError(
         "needs terms on real examples: weights of consistency and marginal_entropy with a view, as "
         "the presets images, colour, digits and mnist have them, or of nearness, as table has; "
@@ -173,69 +158,71 @@ def _criterion(settings: Settings) -> type[Criterion]:
     )
 
 
-def _try_parts(criterion: Criterion) -> None:
-    """Refuse what does not fit before the search, which may take minutes."""
-    settings = for_a_try(criterion.settings)
-    builder = Builder(settings, criterion.data.facts, instances=criterion.instances)
-    parts = builder.parts(criterion.device)
-    observed = observation(settings, parts.model.decoder.likelihood)
-    try_parts(settings, parts, criterion.data.train, observed)
+def of_tables(settings: Settings, data: DataSet, most: int) -> Answer:
+    """The number of clusters that a table speaks for."""
+    # scikit-learn is imported for those who look for clusters alone.
+    from pyro_infocat.training.criteria import Clusters, chosen, search
+
+    clusters = Clusters(data, settings.seed)
+    tried = search(clusters, min(most, clusters.most))
+    worth = {one.categories: one.value for one in tried}
+    return Answer(chosen(tried).categories, clusters.name, worth)
 
 
-def search(criterion: Criterion, path: Path, most: int, said: bool = True) -> list[Tried]:
-    """Every K that was tried, in order; each is written down at once.
+def of_images(
+    settings: Settings,
+    data: DataSet,
+    builder: Builder,
+    parts: Any,
+    observed: Any,
+    folder: RunFolder,
+    most: int,
+    progress: bool | None = None,
+) -> Answer:
+    """The number of categories that views of images leave apart.
 
-    :param path: of the table.
-    :param most: the largest K to try.
-    :param said: whether to print a line for each.
+    Where the run is to begin near merged categories it begins near these, which the folder keeps.
     """
-    head = {"of": _checksum(criterion), "criterion": criterion.name}
-    rows = _written(path, head) if criterion.slow else []
-    tried = {row["categories"]: Tried(**row) for row in rows}
-    if tried and said:
-        print(f"goes on after K = {rows[-1]['categories']}, see {path}", flush=True)
+    began = time.perf_counter()
+    split = fine.validation_split(data.train, settings)[0]
+    wanted = FIRST
     while True:
-        all_tried = list(tried.values())
-        done = enough(all_tried, min(most, criterion.most))
-        # Once there were enough, what is in doubt comes before what is larger.
-        again = done or any(one.starts > STARTS for one in all_tried)
-        doubtful = in_doubt(all_tried) if criterion.slow and again else None
-        if doubtful is not None:
-            number, starts = doubtful.categories, doubtful.starts + STARTS
-        elif not done:
-            number, starts = len(tried) + 2, STARTS
-        else:
-            return all_tried
-        began = time.perf_counter()
-        one = criterion(number, starts)
-        before = tried[number].seconds if number in tried else 0.0
-        one = replace(one, seconds=round(before + time.perf_counter() - began, 2))
-        if said:
-            by = f" ({one.starts} starts)" if one.starts else ""
-            print(f"K = {number}: {criterion.name} {one.value:.3f}{by}", flush=True)
-        tried[number] = one
-        rows.append({n: getattr(one, n) for n in ("categories", "value", "seconds", "starts")})
-        text = "".join(json.dumps(row) + "\n" for row in [head, *rows])
-        replace_file(path, text.encode())
+        number = fine.number_of(wanted, 2, len(split))
+        starts = fine.starts(settings, split, builder, parts, observed, number, progress)
+        # What of a view asks no classifier: a step to the nearest boundary crosses any.
+        worth = apart([start.joints[-1] for start in starts])
+        best = kept({k: value for k, value in worth.items() if k <= most})
+        if 2 * best <= number or number < wanted:
+            break
+        wanted *= 2
+    if fine.wanting(settings) is None:
+        merged = fine.near(starts, best, split, observed)
+        found = fine.Found(merged, time.perf_counter() - began)
+        fine.write(folder.path / FINE, found, data)
+    return Answer(best, "apart", {k: v for k, v in worth.items() if k <= number // 2 + 1})
 
 
-def _written(path: Path, head: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What an earlier search of the same settings and data has tried."""
-    if not path.exists():
-        return []
-    first, *rows = read_json(path, "delete it to search anew", lines=True)
-    return rows if first == head else []
+def apart(joints: Sequence[Tensor]) -> dict[int, float]:
+    """How far K categories are apart, by K: what joining the two next ones would lose.
+
+    As a share of 2 log 2 / K nats, what joining two of K categories of one size loses of I(c; c')
+    where no view takes one for the other. The mean over several p(c, c').
+
+    :param joints: p(c, c') of fine categories (F, F) each.
+    """
+    number = len(joints[0])
+    lost = torch.stack([fine.merge(joint, 1).lost for joint in joints]).mean(0)
+    # The first merging is of F categories.
+    return {k: k * lost[number - k].item() / (2 * math.log(2)) for k in range(2, number + 1)}
 
 
-def _checksum(criterion: Criterion) -> str:
-    """Of all that the search depends on."""
-    apart = MACHINE | AFTERWARDS | {"most_categories"}
-    held = {n: one for n, one in criterion.settings.as_dict().items() if n not in apart}
-    text = json.dumps([held, criterion.data.fingerprint], sort_keys=True, default=str)
-    return f"{zlib.crc32(text.encode()):08x}"
+def kept(worth: Mapping[int, float]) -> int:
+    """The largest K whose categories are apart; where none is, the one that is so most."""
+    enough = [k for k, value in worth.items() if value >= APART]
+    return max(enough) if enough else max(worth, key=worth.__getitem__)
 
 
-def _draw(tried: Sequence[Tried], best: Tried, name: str, path: Path) -> None:
+def _draw(answer: Answer, path: Path) -> None:
     """The criterion over K."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -243,9 +230,9 @@ def _draw(tried: Sequence[Tried], best: Tried, name: str, path: Path) -> None:
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5, 3), layout="constrained")
-        axes = figure.add_subplot(xlabel="categories", ylabel=name)
-        axes.plot([one.categories for one in tried], [one.value for one in tried], ".-")
-        axes.axvline(best.categories, color="0.7", zorder=0)
+        axes = figure.add_subplot(xlabel="categories", ylabel=answer.name)
+        axes.plot(list(answer.worth), list(answer.worth.values()), ".-")
+        axes.axvline(answer.categories, color="0.7", zorder=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)

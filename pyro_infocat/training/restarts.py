@@ -9,6 +9,7 @@ from typing import Any
 
 import pyro
 import torch
+from torch import Tensor
 
 from pyro_infocat.build import Builder
 from pyro_infocat.data import DataSet
@@ -26,6 +27,7 @@ def best_start(
     folder: RunFolder,
     progress: bool | None = None,
     check: Callable[[Mapping[str, Any], Path], None] = lambda checkpoint, place: None,
+    clusters: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Any]:
     """Train each start for ``start_epochs``, or the whole run; the checkpoint that goes on.
 
@@ -35,6 +37,7 @@ def best_start(
 
     :param check: refuses the checkpoint of a stopped start, in its folder, that was trained on
         other examples.
+    :param clusters: see :func:`train`.
     """
     objectives, seconds = [], 0.0
     until = min(settings.start_epochs, settings.epochs)
@@ -51,7 +54,7 @@ def best_start(
             print(f"start {number} of 0 to {settings.starts - 1}", flush=True)
             if checkpoint is None:
                 place.create(settings)
-        history = train(settings, data, parts, place, checkpoint, until, progress)
+        history = train(settings, data, parts, place, checkpoint, until, progress, clusters)
         objectives.append(history[-1]["objective"])
         seconds += sum(row["seconds"] for row in history)
     # Every process reads what the first one has written.

@@ -5,7 +5,7 @@
 
 Mutants come in random order, so that a run may be stopped at any time: what was run is a sample of
 all of them, and the report gives its score with an interval. A further run goes on. Each mutant is
-tried against the tests that run its line, but for slow ones.
+tried against the tests that run its line, but for slow ones: those of its own package first.
 
 All is kept in a folder: a copy of the tree, which tests run which line, and results.jsonl. Where
 the tree has changed, the copy is made anew, and results of files that are as they were stay.
@@ -17,6 +17,7 @@ import dataclasses
 import gc
 import hashlib
 import importlib
+import itertools
 import json
 import math
 import os
@@ -87,8 +88,11 @@ def prepare(folder: Path, tests: list[str]) -> None:
     (folder / "state").write_text(state)
 
 
-def tests_for(mutant: Mutant, recorded: Tests) -> list[str]:
-    """The tests that may notice a mutant, the quickest first."""
+def tests_for(mutant: Mutant, recorded: Tests, seconds: float) -> list[str]:
+    """The tests that may notice a mutant, those of its own package and the quickest first.
+
+    :param seconds: that they take together, at most; what they miss counts as survived.
+    """
     lines = recorded["lines"].get(mutant.file, {})
     if mutant.lines:
         here = [lines.get(str(line), []) for line in range(mutant.lines[0], mutant.lines[1] + 1)]
@@ -97,7 +101,14 @@ def tests_for(mutant: Mutant, recorded: Tests) -> list[str]:
         here = list(lines.values())
     else:
         here = [recorded["seconds"]]
-    return sorted(set().union(*here), key=recorded["seconds"].__getitem__)
+    own = f"tests/{Path(mutant.file).parent}/"
+    nearest = sorted(
+        set().union(*here), key=lambda test: (not test.startswith(own), recorded["seconds"][test])
+    )
+    passed = itertools.accumulate(recorded["seconds"][test] for test in nearest)
+    return [test for test, end in zip(nearest, passed, strict=True) if end <= seconds] or nearest[
+        :1
+    ]
 
 
 class First:
@@ -229,6 +240,7 @@ def run(
     limit: int | None,
     again: bool,
     kept: bool,
+    seconds: float,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not kept:
@@ -264,16 +276,18 @@ def run(
         sound = pool.apply(attempt, ((first, quickest, 600.0),))
         if sound["outcome"] != "survived":
             sys.exit(f"tests fail without a mutant: {sound}")
-        for result in pool.imap_unordered(attempt, tasks(left, recorded)):
+        for result in pool.imap_unordered(attempt, tasks(left, recorded, seconds)):
             results.write(json.dumps(result) + "\n")
             results.flush()
         pool.close()
         pool.join()
 
 
-def tasks(left: list[Mutant], recorded: Tests) -> Iterator[tuple[Mutant, list[str], float]]:
+def tasks(
+    left: list[Mutant], recorded: Tests, seconds: float
+) -> Iterator[tuple[Mutant, list[str], float]]:
     for mutant in left:
-        tests = tests_for(mutant, recorded)
+        tests = tests_for(mutant, recorded, seconds)
         yield mutant, tests, 30 + 4 * sum(recorded["seconds"][test] for test in tests)
 
 
@@ -329,6 +343,7 @@ if __name__ == "__main__":
     parser.add_argument("--tests", nargs="+", default=["tests"], help="tests that may notice")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--limit", type=int, help="no more mutants than this")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of tests for each mutant")
     parser.add_argument("--again", action="store_true", help="what survived too, for new tests")
     parser.add_argument("--kept", action="store_true", help="the copy, even if the tree changed")
     parser.add_argument("--folder", type=Path, default=ROOT / ".mutation", help="of all results")

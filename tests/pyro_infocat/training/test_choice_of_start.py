@@ -44,6 +44,7 @@ class Trainer:
         checkpoint: Mapping[str, Any] | None,
         until: int | None,
         progress: bool | None,
+        clusters: object,
     ) -> list[dict[str, float]]:
         number = int(place.path.name)
         self.seeds.append(torch.initial_seed())

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,10 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 import pyro_infocat as pic
 from pyro_infocat.run import main
 from pyro_infocat.settings import CONFIG, TRIED
-from pyro_infocat.training import criteria, number
+from pyro_infocat.training import fine, number
 from pyro_infocat.training.clusters import of_gaussians
-from pyro_infocat.training.criteria import Tried, agreement, bic, merged, of_starts, silhouette
-from pyro_infocat.training.number import chosen, enough
+from pyro_infocat.training.criteria import Tried, bic, chosen, enough, merged, search, silhouette
+from pyro_infocat.training.number import APART, apart, kept
 from tests.brief import SMALL
 from tests.runs import same_run
 
@@ -40,41 +41,6 @@ def blobs(categories: int, features: int, each: int = 60, seed: int = 0) -> np.n
 
 
 # The criteria.
-
-
-def test_agreement_is_mutual_information_over_log_k_summed_out() -> None:
-    torch.manual_seed(0)
-    first, second = some_q(), some_q()
-    nats = 0.0
-    for k in range(4):
-        for other in range(4):
-            both = sum(first[n, k] * second[n, other] for n in range(30)) / 30
-            alone = first[:, k].mean() * second[:, other].mean()
-            nats += float(both * (both / alone).log())
-    assert agreement(first, second) == pytest.approx(nats / math.log(4))
-
-
-def test_agreement_is_of_categories_whatever_their_numbers() -> None:
-    torch.manual_seed(0)
-    first, second = some_q(), some_q()
-    order = torch.tensor([2, 0, 3, 1])
-    assert agreement(first, second[:, order]) == pytest.approx(agreement(first, second))
-    decided = torch.eye(4).repeat(5, 1)
-    assert agreement(decided, decided[:, order]) == pytest.approx(1)
-    assert agreement(decided, torch.full((20, 4), 0.25)) == pytest.approx(0)
-    # A category that no example has is a loss.
-    three = torch.eye(4)[:3].repeat(5, 1)
-    assert agreement(three, three) == pytest.approx(math.log(3) / math.log(4))
-
-
-def test_the_half_of_the_pairs_counts_that_agree_most() -> None:
-    torch.manual_seed(0)
-    q = [some_q() for _ in range(4)]
-    pairs = [agreement(q[a], q[b]) for a in range(4) for b in range(a)]
-    above = [value for value in pairs if value > np.median(pairs)]
-    assert len(above) == 3
-    assert of_starts(q) == pytest.approx(np.mean(above))
-    assert of_starts(q[:2]) == pytest.approx(agreement(q[0], q[1]))
 
 
 def test_bic_is_the_density_written_out_less_what_was_estimated() -> None:
@@ -161,64 +127,122 @@ def test_a_loaded_estimator_knows_its_number(tmp_path: Path) -> None:
     assert pic.InfoCatVAE.load(tmp_path / "saved").n_categories_ == 3
 
 
+def test_each_number_is_tried_once_and_in_order() -> None:
+    asked = []
+
+    def worth(categories: int) -> Tried:
+        asked.append(categories)
+        return Tried(categories, -abs(categories - 3))
+
+    assert [one.categories for one in search(worth, 50)] == asked == list(range(2, 10))
+    assert len(search(worth, 4)) == 3
+
+
 # Images.
 
 
+def blocks(kinds: int, each: int, mixed: float) -> torch.Tensor:
+    """p(c, c') of kinds that have several fine categories each, which views mix evenly.
+
+    :param mixed: the share of a kind's views that show another kind.
+    """
+    number = kinds * each
+    of_kind = torch.arange(number) // each
+    same = (of_kind[:, None] == of_kind).double() / (kinds * each**2)
+    return (1 - mixed) * same + mixed / number**2
+
+
+def test_kinds_are_apart_by_what_joining_two_of_them_loses() -> None:
+    worth = apart([blocks(5, 3, 0.0)])
+    assert list(worth) == list(range(2, 16))
+    assert worth[5] == pytest.approx(1)
+    assert all(worth[k] == pytest.approx(0, abs=1e-9) for k in range(6, 16))
+    # Of two pairs joined and one left over, two are as large: 2/5 log 2 of 2 log 2 / 4 and so on.
+    assert worth[4] == pytest.approx(4 / 5)
+    assert kept(worth) == 5
+    # What views mix is less apart, and starts count evenly.
+    both = apart([blocks(5, 3, 0.0), blocks(5, 3, 0.2)])
+    alone = apart([blocks(5, 3, 0.2)])
+    assert alone[5] < 0.8
+    assert both[5] == pytest.approx((1 + alone[5]) / 2)
+
+
+def test_the_largest_number_is_kept_that_is_apart() -> None:
+    assert kept({2: 0.9, 3: APART, 4: APART - 0.01, 5: 0.1}) == 3
+    assert kept({2: 0.9, 3: 0.1, 4: 0.7, 5: 0.1}) == 4
+    assert kept({2: 0.2, 3: 0.3, 4: 0.1}) == 3
+
+
+def starts_of(kinds: int, asked: list[int]) -> Any:
+    def starts(*given: Any) -> list[fine.Start]:
+        number = given[5]
+        asked.append(number)
+        each = max(1, number // kinds)
+        joint = torch.zeros(number, number, dtype=torch.float64)
+        held = min(number, kinds * each)
+        joint[:held, :held] = blocks(held // each, each, 0.0)
+        learned: Any = None
+        # Through the view alone everything is mixed.
+        view = torch.full((number, number), 1 / number**2, dtype=torch.float64)
+        return [fine.Start(0, learned, [view, joint])]
+
+    return starts
+
+
 @pytest.mark.usefixtures("brief")
-def test_a_search_that_was_stopped_goes_on_and_is_then_over(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("kinds", "expected"), [(7, [30]), (20, [30, 60]), (40, [30, 60, 120])])
+def test_more_fine_categories_are_learned_where_many_are_kept(
+    kinds: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main([*FLAGS, "--out", "whole"]) == 0
-    capsys.readouterr()
-    usual = criteria.Agreement.__call__
+    asked: list[int] = []
+    monkeypatch.setattr(fine, "starts", starts_of(kinds, asked))
+    flags = [*SMALL, "--epochs", "1", "--prior.categories", "auto"]
+    assert main([*flags, "--out", "out"]) == 0
+    assert asked == expected
+    config = yaml.safe_load(Path("out", CONFIG).read_text())
+    assert config["prior"]["init_args"]["categories"] == kinds
 
-    def stopped(self: criteria.Agreement, categories: int, starts: int) -> Tried:
-        if categories == 3:
-            raise KeyboardInterrupt
-        return usual(self, categories, starts)
 
-    monkeypatch.setattr(criteria.Agreement, "__call__", stopped)
-    assert main([*FLAGS, "--out", "parts"]) == 130
-    assert not Path("parts", CONFIG).exists()
-    assert "the same command goes on with the numbers" in capsys.readouterr().err
-    monkeypatch.setattr(criteria.Agreement, "__call__", usual)
-    capsys.readouterr()
-    assert main([*FLAGS, "--out", "parts"]) == 0
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fine, "STEPS", 3)
+
+
+@pytest.mark.usefixtures("brief", "quick")
+def test_a_run_goes_on_with_the_number_that_was_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*FLAGS, "--out", "found"]) == 0
     said = capsys.readouterr().out
-    assert "goes on after K = 2" in said
-    assert "\nK = 3: " in said
-    rows = [
-        [json.loads(line) for line in Path(folder, TRIED).read_text().splitlines()[1:]]
-        for folder in ("whole", "parts")
-    ]
-    assert [row["categories"] for row in rows[1]][:3] == [2, 3, 4]
-    assert [row["value"] for row in rows[0]] == [row["value"] for row in rows[1]]
-    # After more starts nothing is left in doubt.
-    worth = {row["categories"]: row for row in rows[0]}
-    top = max(row["value"] for row in worth.values())
-    for row in worth.values():
-        assert row["value"] <= top - number.NEAR.get(row["starts"], 0)
-    best = max(worth.values(), key=lambda row: row["value"])["categories"]
-    config = yaml.safe_load(Path("whole", CONFIG).read_text())
-    assert config["prior"]["init_args"]["categories"] == best
-    assert Path("whole", "figures", number.FIGURE).exists()
+    config = yaml.safe_load(Path("found", CONFIG).read_text())
+    best = config["prior"]["init_args"]["categories"]
+    assert f"--prior.categories {best}: auto, apart " in said
+    head, *rows = [json.loads(line) for line in Path("found", TRIED).read_text().splitlines()]
+    assert head == {"criterion": "apart"}
+    worth = {row["categories"]: row["value"] for row in rows}
+    assert kept({k: value for k, value in worth.items() if k <= 4}) == best
+    assert Path("found", "figures", number.FIGURE).exists()
     # Neither is the search made again, nor does it leave a trace in what comes after it.
-    monkeypatch.setattr(criteria.Agreement, "__call__", None)
-    more = ["--resume", "true", "--out", "parts", "--epochs", "2"]
-    assert main([*FLAGS, *more]) == main(more) == 0
-    assert main([*FLAGS, "--prior.categories", str(best), "--out", "given"]) == 0
-    assert same_run("whole", "given")
+    monkeypatch.setattr(fine, "starts", None)
+    more = ["--resume", "true", "--out", "found", "--epochs", "2"]
+    assert main([*FLAGS, *more]) == 0
+    flags = [*FLAGS, "--prior.categories", str(best), "--epochs", "2"]
+    assert main([*flags, "--out", "given"]) == 0
+    assert same_run("found", "given")
 
 
-@pytest.mark.usefixtures("brief")
-def test_a_table_of_another_search_is_not_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("out").mkdir()
-    row = {"categories": 2, "value": 1.0, "seconds": 1.0}
-    text = json.dumps({"of": "0", "criterion": "agreement"})
-    Path("out", TRIED).write_text(f"{text}\n{json.dumps(row)}\n")
-    assert main([*FLAGS, "--most_categories", "2", "--out", "out"]) == 0
-    assert "goes on" not in capsys.readouterr().out
-    assert json.loads(Path("out", TRIED).read_text().splitlines()[1])["value"] < 1
+@pytest.mark.usefixtures("brief", "quick")
+def test_training_begins_near_what_the_number_was_found_by(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = ["--finer", "3", "--weights.nearness", "50"]
+    asked = []
+    usual = fine.starts
+    monkeypatch.setattr(fine, "starts", lambda *given: asked.append(given[5]) or usual(*given))
+    assert main([*FLAGS, *near, "--out", "out"]) == 0
+    assert asked == [30]
+    assert "30 fine categories merged to " in capsys.readouterr().out
+    assert pic.load("out").history[0]["nearness"] > 0
 
 
 def test_parts_are_tried_with_any_number() -> None:
@@ -248,7 +272,7 @@ def test_what_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(number, "search", None)
+    monkeypatch.setattr(fine, "starts", None)
     assert main([*SMALL[:6], "--prior.categories", "auto", "--out", "out", *flags]) == 2
     error = capsys.readouterr().err
     assert wrong in error

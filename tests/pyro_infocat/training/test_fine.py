@@ -1,0 +1,428 @@
+"""Fine categories that are merged before training begins."""
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyro.distributions import Categorical
+from torch import Tensor, nn
+
+import pyro_infocat as pic
+from pyro_infocat.data import Split
+from pyro_infocat.run import main
+from pyro_infocat.settings import CHECKPOINT, FINE, Settings
+from pyro_infocat.training import fine
+from pyro_infocat.training.fine import Candidate, Fine, Merged, agreement, agreements, losses, merge
+from pyro_infocat.training.progress import Bar
+from pyro_infocat.views import AdversarialAffine, Affine, Same, View
+from tests.brief import SMALL
+from tests.runs import same_run
+
+FLAGS = [*SMALL, "--finer", "2", "--weights.nearness", "50", "--prior.categories", "4"]
+
+
+def joint(number: int, seed: int = 0) -> Tensor:
+    """p(c, c') (F, F), symmetric, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    raw = torch.rand(number, number, generator=generator, dtype=torch.float64) ** 3
+    raw = raw + raw.mT + 2 * torch.eye(number)
+    return raw / raw.sum()
+
+
+def nats(p: Tensor) -> float:
+    """I(c; c') summed out."""
+    total = 0.0
+    for a, b in itertools.product(range(len(p)), repeat=2):
+        if p[a, b] > 0:
+            total += float(p[a, b] * (p[a, b] / (p[a].sum() * p[:, b].sum())).log())
+    return total
+
+
+def joined(p: Tensor, group: Tensor) -> Tensor:
+    """p(c, c') of groups of categories."""
+    number = int(group.max()) + 1
+    q = torch.zeros(number, number, dtype=p.dtype)
+    for a, b in itertools.product(range(len(p)), repeat=2):
+        q[group[a], group[b]] += p[a, b]
+    return q
+
+
+# Merging.
+
+
+def test_losses_are_what_information_falls_by() -> None:
+    p = joint(5)
+    found = losses(p)
+    for a, b in itertools.combinations(range(5), 2):
+        group = torch.tensor([k if k != b else a for k in range(5)])
+        group = torch.tensor([sorted(set(group.tolist())).index(int(k)) for k in group])
+        lost = nats(p) - nats(joined(p, group))
+        assert float(found[a, b]) == pytest.approx(lost, abs=1e-12)
+        assert float(found[b, a]) == pytest.approx(lost, abs=1e-12)
+
+
+def test_losses_are_finite_where_categories_never_meet_or_are_empty() -> None:
+    p = torch.diag(torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
+    # Two halves that are told apart lose log 2; one that is empty loses nothing.
+    expected = torch.tensor([[math.log(2), 0.0], [math.log(2), 0.0]], dtype=torch.float64)
+    found = losses(p)
+    torch.testing.assert_close(torch.stack([found[0, 1:], found[1, [0, 2]]]), expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_merging_is_of_the_pair_that_loses_least(seed: int) -> None:
+    p = joint(6, seed)
+    group, before = torch.arange(6), nats(p)
+    found = merge(p.clone(), 2)
+    for number, told in zip(range(6, 2, -1), found.lost, strict=True):
+        tried = {}
+        for a, b in itertools.combinations(range(number), 2):
+            other = torch.where(group == b, a, group)
+            other = other - (other > b).long()
+            tried[nats(joined(p, other))] = other
+        best = max(tried)
+        assert float(told) == pytest.approx(before - best, abs=1e-12)
+        before, group = best, tried[best]
+    assert found.group.tolist() == group.tolist()
+
+
+def test_what_views_confuse_is_merged() -> None:
+    kinds = torch.tensor([0, 1, 1, 2, 0, 2, 2])
+    p = torch.where(kinds[:, None] == kinds, 0.3, 0.01) + torch.eye(7)
+    found = merge((p / p.sum()).double(), 3)
+    assert len(found.lost) == 4
+    for kind in range(3):
+        assert len(found.group[kinds == kind].unique()) == 1
+    assert len(found.group.unique()) == 3
+
+
+def test_nothing_is_merged_where_there_are_as_many_as_wanted() -> None:
+    found = merge(joint(4), 4)
+    assert found.group.tolist() == [0, 1, 2, 3]
+    assert found.lost.tolist() == []
+
+
+def test_a_joint_that_is_not_symmetric_counts_both_ways() -> None:
+    p = torch.rand(5, 5, dtype=torch.float64)
+    even = merge((p + p.mT) / 2, 2)
+    assert merge(p, 2).group.tolist() == even.group.tolist()
+
+
+class Told(nn.Module):
+    """q(c|x) that reads its logits off x."""
+
+    def category(self, x: Tensor) -> Categorical:
+        return Categorical(logits=x)
+
+
+def test_merged_categories_are_sums_of_fine_ones() -> None:
+    x = torch.randn(8, 5)
+    told: Any = Told()
+    q = Merged(told, torch.tensor([0, 2, 0, 1, 2]), 3)(x)
+    p = x.softmax(1)
+    expected = torch.stack([p[:, 0] + p[:, 2], p[:, 3], p[:, 1] + p[:, 4]], 1)
+    torch.testing.assert_close(q, expected)
+
+
+def test_no_start_agrees_with_itself() -> None:
+    told: Any = None
+    right, wrong = torch.eye(4).repeat(6, 1), torch.eye(4)[torch.arange(24) // 6]
+    q = [(0, right), (0, right), (1, right[:, [1, 0, 3, 2]]), (2, wrong)]
+    found = agreements([Candidate(start, told, one) for start, one in q])
+    # 24 examples of four kinds, each once with each of the four others but for two.
+    between = float(agreement(right, wrong))
+    assert 0 < between < 0.1
+    expected = [(1 + between) / 2, (1 + between) / 2, (2 + between) / 3, between]
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def some_q(examples: int = 30, categories: int = 4) -> torch.Tensor:
+    return (3 * torch.randn(examples, categories, dtype=torch.float64)).softmax(1)
+
+
+def test_agreement_is_mutual_information_over_log_k_summed_out() -> None:
+    torch.manual_seed(0)
+    first, second = some_q(), some_q()
+    nats = 0.0
+    for k in range(4):
+        for other in range(4):
+            both = sum(first[n, k] * second[n, other] for n in range(30)) / 30
+            alone = first[:, k].mean() * second[:, other].mean()
+            nats += float(both * (both / alone).log())
+    assert agreement(first, second) == pytest.approx(nats / math.log(4))
+
+
+def test_agreement_is_of_categories_whatever_their_numbers() -> None:
+    torch.manual_seed(0)
+    first, second = some_q(), some_q()
+    order = torch.tensor([2, 0, 3, 1])
+    assert agreement(first, second[:, order]) == pytest.approx(agreement(first, second))
+    decided = torch.eye(4).repeat(5, 1)
+    assert agreement(decided, decided[:, order]) == pytest.approx(1)
+    assert agreement(decided, torch.full((20, 4), 0.25)) == pytest.approx(0)
+    # A category that no example has is a loss.
+    three = torch.eye(4)[:3].repeat(5, 1)
+    assert agreement(three, three) == pytest.approx(math.log(3) / math.log(4))
+
+
+# What a view shows.
+
+
+def images(number: int = 40) -> Split:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (number, 16), generator=generator, dtype=torch.uint8)
+    return Split(pixels, torch.zeros(number, dtype=torch.int64), 256)
+
+
+class Linear(nn.Module):
+    """No encoder at all."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def fine_of(categories: int) -> Fine:
+    torch.manual_seed(1)
+    made = Fine(Linear(), categories)
+    nn.init.normal_(made.classifier.weight, std=3.0)
+    return made.eval()
+
+
+def test_the_joint_is_the_mean_over_examples_and_their_views(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    split, made = images(), fine_of(3)
+    monkeypatch.setattr(fine, "LOOKS", 80)
+    turned: Callable[[Tensor, Any], Tensor] = lambda grey, _: grey.flip(1)  # noqa: E731
+    found = fine.joint_of_views(made, split, "grey", turned)
+    expected = torch.zeros(3, 3, dtype=torch.float64)
+    for grey in split.grey():
+        before = made.category(grey).probs.double()
+        after = made.category(grey.flip(0)).probs.double()
+        expected += torch.outer(before, after).detach() / 40
+    torch.testing.assert_close(found, expected)
+
+
+def test_few_examples_are_looked_at_several_times_and_alike_at_each_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    split, made = images(10), fine_of(3)
+    monkeypatch.setattr(fine, "LOOKS", 100)
+    seen = []
+
+    def noisy(grey: Tensor, classifier: Any) -> Tensor:
+        seen.append(len(grey))
+        return grey + torch.randn_like(grey)
+
+    state = torch.get_rng_state()
+    first = fine.joint_of_views(made, split, "grey", noisy)
+    assert seen == [10] * 5
+    assert torch.equal(state, torch.get_rng_state())
+    assert float(first.sum()) == pytest.approx(1)
+    assert torch.equal(first, fine.joint_of_views(made, split, "grey", noisy))
+
+
+def test_a_view_that_asks_is_looked_through_without_that_too() -> None:
+    grey = torch.rand(6, 16)
+    asking = AdversarialAffine((4, 4), stretch=0.2, epsilon=0.5)
+    view, moved = fine.looks(asking)
+    assert view is asking
+    torch.manual_seed(0)
+    found = moved(grey, None)
+    torch.manual_seed(0)
+    told: Any = None
+    torch.testing.assert_close(found, Affine((4, 4), stretch=0.2)(grey, told))
+    for plain in (Affine((4, 4)), Same()):
+        assert fine.looks(plain) == [plain]
+
+
+# Learning.
+
+
+class Spy:
+    """In the place of a step: what the terms weighed."""
+
+    def __init__(self, *given: Any) -> None:
+        self.parts = given[2]
+        self.weights: list[dict[str, float]] = []
+        Spy.last = self
+
+    last: "Spy"
+
+    def __call__(self, index: Tensor) -> None:
+        self.weights.append(dict(self.parts.bound.weights))
+
+
+def test_the_conditional_entropy_weighs_more_towards_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fine, "Step", Spy)
+    monkeypatch.setattr(fine, "STEPS", 20)
+    weights = {"consistency": 5.0, "marginal_entropy": 3.0, "conditional_entropy": 2.0}
+    settings = Settings(batch_size=16)
+    fine.learn(fine_of(3), settings, images(), "grey", Same(), weights, Bar(20, 0, False))
+    taken = Spy.last.weights
+    assert [one["conditional_entropy"] for one in taken] == [2] * 12 + [4] * 3 + [6] * 3 + [8] * 2
+    others = {"consistency": 5.0, "marginal_entropy": 3.0, "nearness": 0.0, "kl_z": 0.0}
+    assert all(one[name] == value for one in taken for name, value in others.items())
+
+
+def test_fine_categories_are_learned_by_the_terms_of_real_examples() -> None:
+    torch.manual_seed(0)
+    kinds = torch.arange(60) % 3
+    pixels = (torch.eye(3).repeat_interleave(5, 1)[kinds] * 200 + 20 * torch.rand(60, 15)).byte()
+    split = Split(pixels, kinds, 256)
+    made = Fine(Linear(15), 3)
+    weights = {"consistency": 10.0, "marginal_entropy": 5.0, "conditional_entropy": 1.0}
+    settings = Settings(batch_size=30, learning_rate=0.01)
+    view = Noisy()
+    fine.learn(made, settings, split, "grey", view, weights, Bar(300, 0, False))
+    assert not made.training
+    c = made.category(split.grey()).probs.argmax(1)
+    assert len({(int(a), int(b)) for a, b in zip(c, kinds, strict=True)}) == 3
+
+
+class Noisy(View):
+    def __call__(self, grey: Tensor, classifier: Any) -> Tensor:
+        return (grey + 0.1 * torch.randn_like(grey)).clamp(0, 1)
+
+
+def test_what_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fine_of(3)
+
+    class Breaks(Spy):
+        def __call__(self, index: Tensor) -> None:
+            with torch.no_grad():
+                made.classifier.weight[0, 0] = math.inf
+
+    monkeypatch.setattr(fine, "Step", Breaks)
+    weights = dict.fromkeys(fine.REAL, 1.0)
+    with pytest.raises(pic.UserError, match="fine categories are not finite after 300 steps"):
+        fine.learn(made, Settings(), images(), "grey", Same(), weights, Bar(1, 0, False))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "categories", "examples", "expected"),
+    [(30, 10, 5000, 30), (30, 10, 200, 20), (30, 10, 50, 10), (30, 10, 300, 30)],
+)
+def test_fine_categories_are_fewer_for_few_examples(
+    wanted: int, categories: int, examples: int, expected: int
+) -> None:
+    assert fine.number_of(wanted, categories, examples) == expected
+
+
+# Runs.
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fine, "STEPS", 3)
+
+
+@pytest.mark.usefixtures("brief", "quick")
+def test_a_run_begins_near_merged_categories(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FLAGS, "--epochs", "1", "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "8 fine categories merged to 4: start " in said
+    assert " of 0 to 2 agrees best with the others, by 0." in said
+    run = pic.load("out")
+    assert run.history[0]["nearness"] > 0
+    held = torch.load(Path("out", FINE), weights_only=True)
+    assert held["merged"]["group"].unique().tolist() == [0, 1, 2, 3]
+    # The time that they took is the run's.
+    assert run.history[0]["seconds"] > held["seconds"] > 0
+
+
+@pytest.mark.usefixtures("brief", "quick")
+def test_a_run_goes_on_as_if_it_had_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [*FLAGS, "--schedules", "{nearness: [[0, 50], [1, 10]]}"]
+    assert main([*flags, "--epochs", "2", "--out", "whole"]) == 0
+    assert main([*flags, "--epochs", "1", "--out", "parts"]) == 0
+    monkeypatch.setattr(fine, "learn", None)
+    assert main(["--resume", "true", "--epochs", "2", "--out", "parts"]) == 0
+    assert same_run("whole", "parts")
+
+
+@pytest.mark.usefixtures("brief", "quick")
+def test_what_was_found_before_a_kill_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [*FLAGS, "--epochs", "1"]
+    assert main([*flags, "--out", "whole"]) == 0
+    usual = fine.write
+
+    def killed(*given: Any) -> None:
+        usual(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fine, "write", killed)
+    assert main([*flags, "--out", "parts"]) == 130
+    assert not Path("parts", CHECKPOINT).exists()
+    monkeypatch.setattr(fine, "learn", None)
+    assert main([*flags, "--out", "parts"]) == 0
+    assert same_run("whole", "parts")
+
+
+@pytest.mark.usefixtures("brief", "quick")
+def test_categories_of_other_images_are_found_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main([*FLAGS, "--epochs", "1", "--out", "whole"]) == 0
+    held = torch.load(Path("whole", FINE), weights_only=True)
+    held["data"] = {name: [number, check + 1] for name, (number, check) in held["data"].items()}
+    Path("other").mkdir()
+    torch.save(held, Path("other", FINE))
+    assert main([*FLAGS, "--epochs", "1", "--out", "other"]) == 0
+    assert same_run("whole", "other")
+
+
+@pytest.mark.usefixtures("brief", "quick")
+@pytest.mark.parametrize("damage", ["bytes", "group", "weights", "shape", "seconds"])
+def test_a_damaged_file_is_refused(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FLAGS, "--epochs", "1", "--out", "out"]) == 0
+    path = Path("out", FINE)
+    held = torch.load(path, weights_only=True)
+    weight = held["merged"]["fine.classifier.weight"]
+    if damage == "bytes":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "group":
+        held["merged"]["group"][0] = 4
+    elif damage == "weights":
+        weight[0, 0] = math.nan
+    elif damage == "shape":
+        held["merged"]["fine.classifier.weight"] = weight[:, 1:]
+    else:
+        held["seconds"] = -1.0
+    if damage != "bytes":
+        torch.save(held, path)
+    capsys.readouterr()
+    assert main(["--resume", "true", "--epochs", "2", "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "fine.pt' is damaged or of another run (" in error
+    assert "delete it to have its categories found anew" in error
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        (["--weights.nearness", "0"], "nearness has no weight"),
+        (["--weights.consistency", "0"], "consistency has no weight"),
+        (["--weights.marginal_entropy", "0"], "marginal_entropy has no weight"),
+        (["--view", "pyro_infocat.views.Same"], "there is no view"),
+    ],
+)
+def test_fine_categories_that_nothing_would_learn_are_left_out(
+    flags: list[str],
+    missing: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fine, "starts", None)
+    assert main([*FLAGS, "--epochs", "1", "--out", "out", *flags]) == 0
+    assert f"--finer 2: does not apply, since {missing}\n" in capsys.readouterr().out
