@@ -230,6 +230,9 @@ class Settings:
         least=1,
         most=100,
     )
+    finer_steps: int = setting(
+        300, "of each of the three times that --finer learns them", least=1, most=MOST
+    )
     twins: int = setting(
         0,
         "train so many further seeds of the run afterwards, to see whether they find the same "

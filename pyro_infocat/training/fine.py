@@ -40,9 +40,6 @@ from pyro_infocat.training.progress import Bar
 from pyro_infocat.training.step import Step
 from pyro_infocat.views import View
 
-STEPS = 300
-"""Of each start."""
-
 STARTS = 3
 """How often fine categories are learned."""
 
@@ -235,20 +232,20 @@ def learn(
         constants = lambda: tuple(bound.weights.values())  # noqa: E731
     optimizer = adam(fine.parameters(), settings.learning_rate)
     step = Step(feed.split, observed, parts, processes.wrap(module, False), optimizer, constants)
-    taken = 0
+    taken, steps = 0, settings.finer_steps
     with computing_in(settings.precision, module):
-        while taken < STEPS:
+        while taken < steps:
             for index in feed(processes.shared(split.shuffled())):
-                if taken == STEPS:
+                if taken == steps:
                     break
-                sharper = max((by for at, by in SHARPER if taken >= at * STEPS), default=1.0)
+                sharper = max((by for at, by in SHARPER if taken >= at * steps), default=1.0)
                 bound.weights["conditional_entropy"] = sharper * weights["conditional_entropy"]
                 step(index)
                 taken += 1
                 bar.update()
     if not all(parameter.isfinite().all() for parameter in fine.parameters()):
         raise UserError(
-            f"fine categories are not finite after {STEPS} steps. A smaller --learning_rate "
+            f"fine categories are not finite after {steps} steps. A smaller --learning_rate "
             "usually helps"
         )
     fine.eval()
@@ -296,7 +293,7 @@ def starts(
     weights = {name: settings.largest_weight(name) for name in REAL}
     weights["conditional_entropy"] = settings.weights.get("conditional_entropy", 0.0)
     found = []
-    with Bar(STARTS * STEPS, 0, progress) as bar:
+    with Bar(STARTS * settings.finer_steps, 0, progress) as bar:
         for start in range(STARTS):
             pyro.set_rng_seed((settings.seed * STARTS + start) % (MOST_SEED + 1))
             fine = Fine(builder.encoder(), number).to(split.device)

@@ -22,7 +22,17 @@ from pyro_infocat.views import AdversarialAffine, Affine, Same, View
 from tests.brief import SMALL
 from tests.runs import same_run
 
-FLAGS = [*SMALL, "--finer", "2", "--weights.nearness", "50", "--prior.categories", "4"]
+FLAGS = [
+    *SMALL,
+    "--finer",
+    "2",
+    "--finer_steps",
+    "3",
+    "--weights.nearness",
+    "50",
+    "--prior.categories",
+    "4",
+]
 
 
 def joint(number: int, seed: int = 0) -> Tensor:
@@ -265,9 +275,8 @@ def test_the_conditional_entropy_weighs_more_towards_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fine, "Step", Spy)
-    monkeypatch.setattr(fine, "STEPS", 20)
     weights = {"consistency": 5.0, "marginal_entropy": 3.0, "conditional_entropy": 2.0}
-    settings = Settings(batch_size=16)
+    settings = Settings(batch_size=16, finer_steps=20)
     fine.learn(fine_of(3), settings, images(), "grey", Same(), weights, Bar(20, 0, False))
     taken = Spy.last.weights
     assert [one["conditional_entropy"] for one in taken] == [2] * 12 + [4] * 3 + [6] * 3 + [8] * 2
@@ -322,12 +331,7 @@ def test_fine_categories_are_fewer_for_few_examples(
 # Runs.
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fine, "STEPS", 3)
-
-
-@pytest.mark.usefixtures("brief", "quick")
+@pytest.mark.usefixtures("brief")
 def test_a_run_begins_near_merged_categories(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FLAGS, "--epochs", "1", "--out", "out"]) == 0
     said = capsys.readouterr().out
@@ -341,7 +345,7 @@ def test_a_run_begins_near_merged_categories(capsys: pytest.CaptureFixture[str])
     assert run.history[0]["seconds"] > held["seconds"] > 0
 
 
-@pytest.mark.usefixtures("brief", "quick")
+@pytest.mark.usefixtures("brief")
 def test_a_run_goes_on_as_if_it_had_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = [*FLAGS, "--schedules", "{nearness: [[0, 50], [1, 10]]}"]
     assert main([*flags, "--epochs", "2", "--out", "whole"]) == 0
@@ -351,7 +355,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(monkeypatch: pytest.MonkeyPatch)
     assert same_run("whole", "parts")
 
 
-@pytest.mark.usefixtures("brief", "quick")
+@pytest.mark.usefixtures("brief")
 def test_what_was_found_before_a_kill_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = [*FLAGS, "--epochs", "1"]
     assert main([*flags, "--out", "whole"]) == 0
@@ -369,7 +373,7 @@ def test_what_was_found_before_a_kill_is_kept(monkeypatch: pytest.MonkeyPatch) -
     assert same_run("whole", "parts")
 
 
-@pytest.mark.usefixtures("brief", "quick")
+@pytest.mark.usefixtures("brief")
 def test_categories_of_other_images_are_found_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([*FLAGS, "--epochs", "1", "--out", "whole"]) == 0
     held = torch.load(Path("whole", FINE), weights_only=True)
@@ -380,7 +384,7 @@ def test_categories_of_other_images_are_found_anew(monkeypatch: pytest.MonkeyPat
     assert same_run("whole", "other")
 
 
-@pytest.mark.usefixtures("brief", "quick")
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("damage", ["bytes", "group", "weights", "shape", "seconds"])
 def test_a_damaged_file_is_refused(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FLAGS, "--epochs", "1", "--out", "out"]) == 0

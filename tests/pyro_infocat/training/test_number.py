@@ -22,7 +22,17 @@ from pyro_infocat.training.number import APART, apart, kept
 from tests.brief import SMALL
 from tests.runs import same_run
 
-FLAGS = [*SMALL, "--epochs", "1", "--prior.categories", "auto", "--most_categories", "4"]
+FLAGS = [
+    *SMALL,
+    "--finer_steps",
+    "3",
+    "--epochs",
+    "1",
+    "--prior.categories",
+    "auto",
+    "--most_categories",
+    "4",
+]
 
 
 def some_q(examples: int = 30, categories: int = 4) -> torch.Tensor:
@@ -203,12 +213,7 @@ def test_more_fine_categories_are_learned_where_many_are_kept(
     assert config["prior"]["init_args"]["categories"] == kinds
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fine, "STEPS", 3)
-
-
-@pytest.mark.usefixtures("brief", "quick")
+@pytest.mark.usefixtures("brief")
 def test_a_run_goes_on_with_the_number_that_was_found(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +236,7 @@ def test_a_run_goes_on_with_the_number_that_was_found(
     assert same_run("found", "given")
 
 
-@pytest.mark.usefixtures("brief", "quick")
+@pytest.mark.usefixtures("brief")
 def test_training_begins_near_what_the_number_was_found_by(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
