@@ -156,7 +156,7 @@ def run(
         chosen = processes.shared(chosen)
         settings = replace(settings, precision=PRECISIONS[int(chosen)])
         clusters, spent = None, 0.0
-        if fine.wanting(settings) is None:
+        if fine.wanting(settings, parts.model.prior.categories) is None:
             clusters, spent = fine.find(
                 settings, trained_on, builder, parts, observed, out, progress
             )

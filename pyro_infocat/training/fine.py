@@ -50,6 +50,9 @@ is decided can be merged."""
 REAL = ("consistency", "marginal_entropy", "conditional_entropy")
 """The terms of real examples that fine categories are learned by."""
 
+MOST = 150
+"""Fine categories, unless there are more categories: merging takes time in proportion to F^4."""
+
 LEAST_EXAMPLES = 10
 """Of a fine category, on average: there are fewer of them where examples are few."""
 
@@ -205,8 +208,8 @@ BATCH = 256
 
 
 def number_of(wanted: int, categories: int, examples: int) -> int:
-    """F: as many as are wanted, but for few examples, and no fewer than K."""
-    return max(categories, min(wanted, examples // LEAST_EXAMPLES))
+    """F: as many as are wanted, at most ``MOST``, fewer for few examples, and never below K."""
+    return max(categories, min(wanted, MOST, examples // LEAST_EXAMPLES))
 
 
 def learn(
@@ -328,10 +331,12 @@ def near(found: Sequence[Start], categories: int, split: Split, observed: Observ
     return candidates[best].merged
 
 
-def wanting(settings: Settings) -> str | None:
-    """Why no fine categories are learned; None where they are."""
+def wanting(settings: Settings, categories: int) -> str | None:
+    """Why no fine categories are learned, to be merged to K; None where they are."""
     if settings.finer == 1:
         return "none are asked for"
+    if categories == 1:
+        return "there is one category"
     for name in ("nearness", "consistency", "marginal_entropy"):
         if not settings.largest_weight(name):
             return f"{name} has no weight"

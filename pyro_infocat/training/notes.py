@@ -47,7 +47,7 @@ def notes(settings: Settings, parts: Parts, facts: Facts) -> Iterator[str]:
             f"--likelihood {settings.likelihood.class_path}: whether it fits the columns of a "
             "table is for you to know; models.tables.Mixed does"
         )
-    missing = wanting(settings)
+    missing = wanting(settings, parts.model.prior.categories)
     if settings.finer > 1 and missing:
         yield f"--finer {settings.finer}: does not apply, since {missing}"
     if isinstance(parts.guide, Relaxed):

@@ -143,7 +143,7 @@ def _by_clusters(settings: Settings) -> bool:
             "prior.categories",
             AUTO,
         )
-    if settings.largest_weight("nearness") and fine.wanting(settings):
+    if settings.largest_weight("nearness") and fine.wanting(settings, 2):
         return True
     seen = settings.view.class_path != default(DECLARED["view"]).class_path
     weighed = all(settings.largest_weight(n) for n in ("consistency", "marginal_entropy"))
@@ -195,7 +195,7 @@ def of_images(
         if 2 * best <= number or number < wanted:
             break
         wanted *= 2
-    if fine.wanting(settings) is None:
+    if fine.wanting(settings, 2) is None:
         merged = fine.near(starts, best, split, observed)
         found = fine.Found(merged, time.perf_counter() - began)
         fine.write(folder.path / FINE, found, data)

@@ -320,9 +320,15 @@ def test_what_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "categories", "examples", "expected"),
-    [(30, 10, 5000, 30), (30, 10, 200, 20), (30, 10, 50, 10), (30, 10, 300, 30)],
+    [
+        (30, 10, 5000, 30),
+        (30, 10, 200, 20),
+        (30, 10, 50, 10),
+        (300, 99, 5000, 150),
+        (9, 200, 9, 200),
+    ],
 )
-def test_fine_categories_are_fewer_for_few_examples(
+def test_fine_categories_are_fewer_for_few_examples_and_not_too_many(
     wanted: int, categories: int, examples: int, expected: int
 ) -> None:
     assert fine.number_of(wanted, categories, examples) == expected
@@ -419,6 +425,7 @@ def test_a_damaged_file_is_refused(damage: str, capsys: pytest.CaptureFixture[st
         (["--weights.consistency", "0"], "consistency has no weight"),
         (["--weights.marginal_entropy", "0"], "marginal_entropy has no weight"),
         (["--view", "pyro_infocat.views.Same"], "there is no view"),
+        (["--prior.categories", "1"], "there is one category"),
     ],
 )
 def test_fine_categories_that_nothing_would_learn_are_left_out(
