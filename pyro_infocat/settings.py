@@ -231,7 +231,10 @@ class Settings:
         most=100,
     )
     finer_steps: int = setting(
-        300, "of each of the three times that --finer learns them", least=1, most=MOST
+        300,
+        "of each of the three times that --finer learns them; no more than the run itself has",
+        least=1,
+        most=MOST,
     )
     twins: int = setting(
         0,

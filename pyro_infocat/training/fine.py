@@ -212,6 +212,12 @@ def number_of(wanted: int, categories: int, examples: int) -> int:
     return max(categories, min(wanted, MOST, examples // LEAST_EXAMPLES))
 
 
+def steps_of(settings: Settings, examples: int) -> int:
+    """How long fine categories are learned: no longer than the run itself."""
+    batches = math.ceil(examples / settings.batch_size)
+    return min(settings.finer_steps, settings.epochs * batches)
+
+
 def learn(
     fine: Fine,
     settings: Settings,
@@ -235,7 +241,7 @@ def learn(
         constants = lambda: tuple(bound.weights.values())  # noqa: E731
     optimizer = adam(fine.parameters(), settings.learning_rate)
     step = Step(feed.split, observed, parts, processes.wrap(module, False), optimizer, constants)
-    taken, steps = 0, settings.finer_steps
+    taken, steps = 0, steps_of(settings, len(split))
     with computing_in(settings.precision, module):
         while taken < steps:
             for index in feed(processes.shared(split.shuffled())):
@@ -296,7 +302,7 @@ def starts(
     weights = {name: settings.largest_weight(name) for name in REAL}
     weights["conditional_entropy"] = settings.weights.get("conditional_entropy", 0.0)
     found = []
-    with Bar(STARTS * settings.finer_steps, 0, progress) as bar:
+    with Bar(STARTS * steps_of(settings, len(split)), 0, progress) as bar:
         for start in range(STARTS):
             pyro.set_rng_seed((settings.seed * STARTS + start) % (MOST_SEED + 1))
             fine = Fine(builder.encoder(), number).to(split.device)

@@ -314,8 +314,22 @@ def test_what_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fine, "Step", Breaks)
     weights = dict.fromkeys(fine.REAL, 1.0)
-    with pytest.raises(pic.UserError, match="fine categories are not finite after 300 steps"):
+    with pytest.raises(pic.UserError, match="fine categories are not finite after 100 steps"):
         fine.learn(made, Settings(), images(), "grey", Same(), weights, Bar(1, 0, False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"finer_steps": 7}, 7),
+        ({"epochs": 2, "finer_steps": 7}, 6),
+        ({"epochs": 1, "batch_size": 40}, 1),
+    ],
+)
+def test_fine_categories_are_learned_no_longer_than_the_run(
+    changes: dict[str, int], expected: int
+) -> None:
+    assert fine.steps_of(Settings(**{"batch_size": 16} | changes), 40) == expected
 
 
 @pytest.mark.parametrize(
