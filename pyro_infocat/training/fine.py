@@ -307,6 +307,9 @@ def starts(
             pyro.set_rng_seed((settings.seed * STARTS + start) % (MOST_SEED + 1))
             fine = Fine(builder.encoder(), number).to(split.device)
             learn(fine, settings, split, observed, parts.view, weights, bar)
+            for buffer in fine.buffers():
+                # What is remembered of the data is of each process's own share.
+                processes.shared(buffer)
             joints = [joint_of_views(fine, split, observed, look) for look in looks(parts.view)]
             # Every process goes on with the same.
             shared = [processes.shared(joint.to(split.device)).cpu() for joint in joints]

@@ -19,9 +19,9 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_infocat.build import Builder, observation
+from pyro_infocat.build import Builder, Parts, observation
 from pyro_infocat.checks import try_parts
-from pyro_infocat.data import DataSet
+from pyro_infocat.data import DataSet, Observation
 from pyro_infocat.errors import UserError
 from pyro_infocat.evaluation.figures import STYLE
 from pyro_infocat.runtime import processes
@@ -29,6 +29,7 @@ from pyro_infocat.settings import AUTO, CONFIG, DECLARED, FINE, TRIED, Part, Set
 from pyro_infocat.storage.files import replace as replace_file
 from pyro_infocat.storage.folder import RunFolder
 from pyro_infocat.training import fine
+from pyro_infocat.training.loop import validation_split
 
 FIGURE = "categories.png"
 """What each K was worth, among the run's figures."""
@@ -173,8 +174,8 @@ def of_images(
     settings: Settings,
     data: DataSet,
     builder: Builder,
-    parts: Any,
-    observed: Any,
+    parts: Parts,
+    observed: Observation,
     folder: RunFolder,
     most: int,
     progress: bool | None = None,
@@ -184,7 +185,7 @@ def of_images(
     Where the run is to begin near merged categories it begins near these, which the folder keeps.
     """
     began = time.perf_counter()
-    split = fine.validation_split(data.train, settings)[0]
+    split = validation_split(data.train, settings)[0]
     wanted = FIRST
     while True:
         number = fine.number_of(wanted, 2, len(split))

@@ -120,6 +120,27 @@ def test_starts_and_patience_are_the_same_on_both(tmp_path: Path) -> None:
     assert json.loads((tmp_path / METRICS).read_text())["epochs"] == 2
 
 
+def test_fine_categories_are_found_once_and_are_the_same_on_both(tmp_path: Path) -> None:
+    """A process that went on with other categories would pull the parameters elsewhere."""
+    flags = [*BRIEF, "--finer", "2", "--finer_steps", "4", "--weights.nearness", "50"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = torchrun("-m", "pyro_infocat.run", "--out", str(whole), *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("20 fine categories merged to 10") == 1
+    flags = ["-m", "pyro_infocat.run", "--out", str(parts), *flags, "--epochs", "1"]
+    assert torchrun(*flags).returncode == 0
+    done = torchrun(*flags[:4], "--resume", "true", "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    assert "fine categories merged" not in done.stdout
+    names = ("nearness", "reconstruction", "consistency")
+    for one, other in zip(*map(_rows, (whole, parts)), strict=True):
+        assert [one[name] for name in names] == pytest.approx([other[name] for name in names])
+
+
+def _rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / HISTORY).read_text().splitlines()]
+
+
 def resumed(run: list[str]) -> int:
     return torchrun(*run, "--resume", "true").returncode
 
