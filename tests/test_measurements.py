@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pyro
 import pytest
 import torch
 
-from benchmarks import estimators, growth, step_time
+import pyro_infocat as pic
+from benchmarks import estimators, growth, outliers, step_time
 from guides import Enumerated, Gumbel, SoftCode
+from tests.brief import QUICK, be_brief
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +96,17 @@ def test_growth_measures_steps_and_memory(monkeypatch: pytest.MonkeyPatch) -> No
     found = growth.measure(3, 0, "cpu", 2)
     assert found["ms"] > 0
     assert found["mebibytes"] >= 0
+
+
+def test_outliers_are_told_by_their_density(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_brief(monkeypatch)
+    run = pic.fit("digits", out=tmp_path / "run", **QUICK)
+    noise = np.random.default_rng(0).integers(0, 2, (80, 8, 8)).astype(float)
+    np.savez(tmp_path / "noise.npz", x_train=noise[:40], x_test=noise[40:])
+    found = outliers.areas(run, str(tmp_path / "noise.npz"), 100, 5)
+    assert found["-log p(x)"] > 0.98
+    assert 0 <= found["H(q(c|x))"] <= 1
+    # Nothing tells examples from themselves.
+    assert set(outliers.areas(run, "digits", 100, 5).values()) == {0.5}
