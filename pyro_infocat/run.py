@@ -5,11 +5,12 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pyro_infocat.cli.run_flags import parse, read
 from pyro_infocat.errors import UserError
-from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS
+from pyro_infocat.settings import CHECKPOINT, CONFIG, STARTS, TRIED
 
 INTERRUPTED, UNHEARD = 130, 141
 """Exit codes of a shell for what SIGINT and SIGPIPE end."""
@@ -70,13 +71,17 @@ def _of_writing(error: OSError, out: Path) -> bool:
     return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(out)
 
 
-def _written(out: Path) -> tuple[int, int] | None:
-    """What changes when a run begins or goes on in a folder: its settings are a new file."""
-    try:
-        found = (out / CONFIG).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+def _written(out: Path) -> list[tuple[int, int]]:
+    """What changes when a run begins or goes on in a folder: its settings are a new file.
+
+    So is what a search for the number of categories found before.
+    """
+    found = []
+    for name in (CONFIG, TRIED):
+        with suppress(OSError):
+            held = (out / name).stat()
+            found.append((held.st_ino, held.st_mtime_ns))
+    return found
 
 
 def _fail(message: str) -> int:

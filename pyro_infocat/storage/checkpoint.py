@@ -146,8 +146,10 @@ def check_kinds(path: Path, field: str, held: Mapping[str, Any], module: nn.Modu
         value = held.get(name)
         if not (isinstance(own, Tensor) and isinstance(value, Tensor)):
             continue
-        if _kind(value) != _kind(own) or not value.to(own.dtype).isfinite().all():
+        if _kind(value) != _kind(own):
             raise _corrupt(path, f"{field} has '{name}' in {value.dtype}, which is no {own.dtype}")
+        if not value.to(own.dtype).isfinite().all():
+            raise _corrupt(path, f"{field} has '{name}', which is not finite in {own.dtype}")
 
 
 def _kind(value: Tensor) -> tuple[bool, bool, bool]:

@@ -86,14 +86,14 @@ ERRORS = 2.0
 """A smaller K is preferred to a better one that is better by no more standard errors than this."""
 
 
-def search(worth: Callable[[int], Tried], most: float) -> list[Tried]:
+def search(worth: Callable[[int], Tried], most: float, least: int = 2) -> list[Tried]:
     """Every K that was tried, in order.
 
-    :param most: the largest K to try.
+    :param most: the largest K to try, and ``least`` the smallest.
     """
     tried: list[Tried] = []
     while not enough(tried, most):
-        tried.append(worth(len(tried) + 2))
+        tried.append(worth(len(tried) + least))
     return tried
 
 

@@ -10,6 +10,7 @@ Shapes: B batch, F fine categories, K categories, N examples, X features.
 """
 
 import io
+import json
 import math
 import time
 import warnings
@@ -56,8 +57,8 @@ MOST = 150
 LEAST_EXAMPLES = 10
 """Of a fine category, on average: there are fewer of them where examples are few."""
 
-LOOKS = 10_000
-"""Examples with a view each, about, that the merging looks at; at most."""
+LOOKS, MOST_TIMES = 10_000, 20
+"""Examples with a view each that the merging looks at, at most; and how often at each."""
 
 
 class Fine(nn.Module):
@@ -192,7 +193,7 @@ def joint_of_views(
     with evaluating(split.device, fine):
         some = split.some(LOOKS)
         total: Tensor | float = 0.0
-        times = max(1, LOOKS // (2 * len(some)))
+        times = min(max(1, LOOKS // (2 * len(some))), MOST_TIMES)
         for _ in range(times):
             for index in some.shuffled().split(BATCH):
                 grey = some.grey(index)
@@ -252,7 +253,7 @@ def learn(
                 step(index)
                 taken += 1
                 bar.update()
-    if not all(parameter.isfinite().all() for parameter in fine.parameters()):
+    if not all(value.isfinite().all() for value in fine.state_dict().values()):
         raise UserError(
             f"fine categories are not finite after {steps} steps. A smaller --learning_rate "
             "usually helps"
@@ -369,7 +370,8 @@ def find(
     :param folder: the run's, which keeps what was found.
     """
     categories, device = parts.model.prior.categories, parts.model.prior.logits.device
-    kept = read(folder / FINE, data, builder.encoder, categories)
+    of = origin(settings, data, categories)
+    kept = read(folder / FINE, of, builder.encoder, categories)
     if kept is not None:
         return Found(kept.merged.to(device).eval().requires_grad_(False), kept.seconds)
     began = time.perf_counter()
@@ -378,7 +380,7 @@ def find(
     found = starts(settings, split, builder, parts, observed, number, progress)
     merged = near(found, categories, split, observed)
     made = Found(merged, time.perf_counter() - began)
-    write(folder / FINE, made, data)
+    write(folder / FINE, made, of)
     return made
 
 
@@ -424,28 +426,41 @@ def agreement(first: Tensor, second: Tensor) -> float:
     joint = first.double().mT @ second.double() / len(first)
     apart = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     nats = (torch.xlogy(joint, joint) - torch.xlogy(joint, apart)).sum()
-    return nats.item() / math.log(first.shape[1])
+    # Rounding may take it below.
+    return max(0.0, nats.item()) / math.log(first.shape[1])
 
 
-def write(path: Path, found: Found, data: DataSet) -> None:
-    """Keep what was found, for a run that goes on."""
+def origin(settings: Settings, data: DataSet, categories: int) -> str:
+    """What fine categories and their merging depend on, as one text.
+
+    :param categories: K.
+    """
+    names = ("seed", "finer", "finer_steps", "batch_size", "observe", "encoder", "view")
+    held = settings.as_dict()
+    chosen = {name: held[name] for name in names}
+    return json.dumps([data.fingerprint, categories, chosen], sort_keys=True, default=str)
+
+
+def write(path: Path, found: Found, of: str) -> None:
+    """Keep what was found, for a run that goes on.
+
+    :param of: its :func:`origin`.
+    """
     if processes.rank() > 0:
         return
-    held = {"merged": found.merged.state_dict(), "seconds": found.seconds}
+    held = {"merged": found.merged.state_dict(), "seconds": found.seconds, "of": of}
     buffer = io.BytesIO()
-    torch.save({**held, "data": dict(data.fingerprint)}, buffer)
+    torch.save(held, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, buffer.getvalue())
 
 
-def read(
-    path: Path, data: DataSet, encoder: Callable[[], nn.Module], categories: int
-) -> Found | None:
-    """What was found in the same data earlier; None where nothing was.
+def read(path: Path, of: str, encoder: Callable[[], nn.Module], categories: int) -> Found | None:
+    """What was found earlier; None where nothing was, or something of another origin.
 
     :param encoder: builds a network of the run's.
     :param categories: K.
-    :raises UserError: where the file is damaged or of another run.
+    :raises UserError: where the file is damaged.
     """
     if not path.exists():
         return None
@@ -454,18 +469,17 @@ def read(
             # Of old pickles, which are refused below.
             warnings.simplefilter("ignore")
             held = torch.load(path, map_location="cpu", weights_only=True)
-        if held["data"] != dict(data.fingerprint):
+        if held["of"] != of:
             return None
         group = held["merged"]["group"]
         merged = Merged(Fine(encoder(), len(group)), torch.zeros_like(group), categories)
         check_kinds(path, "merged", held["merged"], merged)
         merged.load_state_dict(held["merged"])
         seconds = float(held["seconds"])
-        if not (group.min() >= 0 and group.max() < categories and 0 <= seconds < math.inf):
+        if group.unique().tolist() != list(range(categories)) or not 0 <= seconds < math.inf:
             raise ValueError("it holds what no run writes")
     except Exception as error:
         raise UserError(
-            f"'{path}' is damaged or of another run ({reason(error)}); delete it to have its "
-            "categories found anew"
+            f"'{path}' is damaged ({reason(error)}); delete it to have its categories found anew"
         ) from error
     return Found(merged, seconds)

@@ -87,8 +87,12 @@ def find_number(
     """
     if (folder.path / CONFIG).exists():
         # A run that began here has its number. Whether it may go on is not for this to say.
-        return with_categories(settings, folder.settings()[0].prior.init_args["categories"]), []
-    most, began = _most(settings, len(data.train)), time.perf_counter()
+        held = folder.settings()[0].prior.init_args.get("categories", 2)
+        return with_categories(settings, held), []
+    began = time.perf_counter()
+    # Each class of which training sees labels has a category of its own.
+    least = max(2, len(data.facts.classes)) if settings.known_labels else 2
+    most = max(least, _most(settings, len(data.train)))
     of_clusters = _by_clusters(settings)
     # What does not fit is refused before the search, which may take minutes.
     tried = with_categories(settings, 2)
@@ -98,14 +102,16 @@ def find_number(
     try_parts(tried, parts, data.train, observed)
     with folder.locked():
         if of_clusters:
-            answer = of_tables(settings, data, most)
+            answer = of_tables(settings, data, most, least)
         else:
             with (
                 pyro.get_param_store().scope(),
                 pyro.validation_enabled(False),
                 torch.enable_grad(),
             ):
-                answer = of_images(tried, data, builder, parts, observed, folder, most, progress)
+                answer = of_images(
+                    tried, data, builder, parts, observed, folder, most, least, progress
+                )
         rows = [{"categories": k, "value": value} for k, value in answer.worth.items()]
         text = "".join(json.dumps(row) + "\n" for row in [{"criterion": answer.name}, *rows])
         replace_file(folder.path / TRIED, text.encode())
@@ -159,13 +165,13 @@ def _by_clusters(settings: Settings) -> bool:
     )
 
 
-def of_tables(settings: Settings, data: DataSet, most: int) -> Answer:
-    """The number of clusters that a table speaks for."""
+def of_tables(settings: Settings, data: DataSet, most: int, least: int = 2) -> Answer:
+    """The number of clusters that a table speaks for, from ``least`` to ``most``."""
     # scikit-learn is imported for those who look for clusters alone.
     from pyro_infocat.training.criteria import Clusters, chosen, search
 
     clusters = Clusters(data, settings.seed)
-    tried = search(clusters, min(most, clusters.most))
+    tried = search(clusters, min(most, clusters.most), least)
     worth = {one.categories: one.value for one in tried}
     return Answer(chosen(tried).categories, clusters.name, worth)
 
@@ -178,9 +184,10 @@ def of_images(
     observed: Observation,
     folder: RunFolder,
     most: int,
+    least: int = 2,
     progress: bool | None = None,
 ) -> Answer:
-    """The number of categories that views of images leave apart.
+    """The number of categories that views of images leave apart, from ``least`` to ``most``.
 
     Where the run is to begin near merged categories it begins near these, which the folder keeps.
     """
@@ -188,19 +195,21 @@ def of_images(
     split = validation_split(data.train, settings)[0]
     wanted = FIRST
     while True:
-        number = fine.number_of(wanted, 2, len(split))
+        number = fine.number_of(wanted, least, len(split))
         starts = fine.starts(settings, split, builder, parts, observed, number, progress)
         # What of a view asks no classifier: a step to the nearest boundary crosses any.
         worth = apart([start.joints[-1] for start in starts])
-        best = kept({k: value for k, value in worth.items() if k <= most})
+        best = kept({k: value for k, value in worth.items() if least <= k <= most})
         if 2 * best <= number or number < wanted:
             break
         wanted *= 2
     if fine.wanting(settings, 2) is None:
         merged = fine.near(starts, best, split, observed)
         found = fine.Found(merged, time.perf_counter() - began)
-        fine.write(folder.path / FINE, found, data)
-    return Answer(best, "apart", {k: v for k, v in worth.items() if k <= number // 2 + 1})
+        of_run = with_categories(settings, best)
+        fine.write(folder.path / FINE, found, fine.origin(of_run, data, best))
+    shown = max(best, number // 2) + 1
+    return Answer(best, "apart", {k: value for k, value in worth.items() if k <= shown})
 
 
 def apart(joints: Sequence[Tensor]) -> dict[int, float]:

@@ -185,7 +185,7 @@ KINDS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
     "beyond float32": (
         "guide",
         lambda value: torch.full_like(value, 1e300, dtype=torch.float64),
-        "torch.float64",
+        ", which is not finite in torch.float32",
     ),
 }
 """Weights that PyTorch would cast to others."""
@@ -205,7 +205,8 @@ def test_weights_of_another_kind(
     torch.save(checkpoint, trained / CHECKPOINT)
     error = refuse(*again(2), fresh=False)
     assert error.startswith(f"'{OUT}/{CHECKPOINT}' is corrupt or no checkpoint of this project (")
-    assert f"({field} has '{name}' in {kind}, which is no torch.float32); delete" in error
+    what = kind if kind.startswith(",") else f" in {kind}, which is no torch.float32"
+    assert f"({field} has '{name}'{what}); delete" in error
     with pytest.raises(UserError) as caught:
         pyro_infocat.load(OUT)
     assert str(caught.value) == error

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,12 @@ def test_few_examples_are_looked_at_several_times_and_alike_at_each_call(
     state = torch.get_rng_state()
     first = fine.joint_of_views(made, split, "grey", noisy)
     assert seen == [10] * 5
+    monkeypatch.setattr(fine, "MOST_TIMES", 2)
+    assert seen[5:] == []
+    fine.joint_of_views(made, split, "grey", noisy)
+    assert seen[5:] == [10] * 2
+    monkeypatch.undo()
+    monkeypatch.setattr(fine, "LOOKS", 100)
     assert torch.equal(state, torch.get_rng_state())
     assert float(first.sum()) == pytest.approx(1)
     assert torch.equal(first, fine.joint_of_views(made, split, "grey", noisy))
@@ -318,6 +325,18 @@ def test_what_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         fine.learn(made, Settings(), images(), "grey", Same(), weights, Bar(1, 0, False))
 
 
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("flags", [[], ["--prior.categories", "auto"]])
+def test_a_rate_that_is_too_large_is_told_before_anything_is_merged(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*FLAGS, "--learning_rate", "1e9", "--out", "out", *flags]) == 2
+    told = capsys.readouterr()
+    assert "fine categories are not finite after 3 steps. A smaller --learning_rate" in told.err
+    assert "merged" not in told.out
+    assert not Path("out", FINE).exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -394,14 +413,27 @@ def test_what_was_found_before_a_kill_is_kept(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("brief")
-def test_categories_of_other_images_are_found_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "flags",
+    [["--seed", "1"], ["--prior.categories", "3"], ["--finer", "3"], ["--view.stretch", "0.2"]],
+)
+def test_categories_of_another_run_are_not_taken_over(flags: list[str]) -> None:
     assert main([*FLAGS, "--epochs", "1", "--out", "whole"]) == 0
-    held = torch.load(Path("whole", FINE), weights_only=True)
-    held["data"] = {name: [number, check + 1] for name, (number, check) in held["data"].items()}
-    Path("other").mkdir()
-    torch.save(held, Path("other", FINE))
-    assert main([*FLAGS, "--epochs", "1", "--out", "other"]) == 0
-    assert same_run("whole", "other")
+    assert main([*FLAGS, "--epochs", "1", "--out", "other", *flags]) == 0
+    Path("mixed").mkdir()
+    Path("mixed", FINE).write_bytes(Path("other", FINE).read_bytes())
+    assert main([*FLAGS, "--epochs", "1", "--out", "mixed"]) == 0
+    assert same_run("whole", "mixed")
+
+
+def test_what_was_found_is_of_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, data = Settings(), pic.experiment.read_data(Settings())
+    of = fine.origin(settings, data, 4)
+    assert of == fine.origin(replace(settings, epochs=7), data, 4)
+    pixels = data.train.pixels[:].clone()
+    pixels[0, 0] += 1
+    other = replace(data, train=replace(data.train, pixels=pixels))
+    assert fine.origin(settings, other, 4) != of != fine.origin(settings, data, 5)
 
 
 @pytest.mark.usefixtures("brief")
@@ -414,7 +446,8 @@ def test_a_damaged_file_is_refused(damage: str, capsys: pytest.CaptureFixture[st
     if damage == "bytes":
         path.write_bytes(path.read_bytes()[:1000])
     elif damage == "group":
-        held["merged"]["group"][0] = 4
+        # A category that no fine one is of.
+        held["merged"]["group"].clamp_(max=2)
     elif damage == "weights":
         weight[0, 0] = math.nan
     elif damage == "shape":
@@ -427,7 +460,7 @@ def test_a_damaged_file_is_refused(damage: str, capsys: pytest.CaptureFixture[st
     assert main(["--resume", "true", "--epochs", "2", "--out", "out"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "fine.pt' is damaged or of another run (" in error
+    assert "fine.pt' is damaged (" in error
     assert "delete it to have its categories found anew" in error
 
 

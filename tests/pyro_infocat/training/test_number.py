@@ -250,6 +250,39 @@ def test_training_begins_near_what_the_number_was_found_by(
     assert pic.load("out").history[0]["nearness"] > 0
 
 
+@pytest.mark.usefixtures("brief")
+def test_all_of_few_fine_categories_may_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fine, "starts", starts_of(4, asked))
+    monkeypatch.setattr(fine, "LEAST_EXAMPLES", 300)
+    assert main([*SMALL, "--epochs", "1", "--prior.categories", "auto", "--out", "out"]) == 0
+    assert asked == [4]
+    config = yaml.safe_load(Path("out", CONFIG).read_text())
+    assert config["prior"]["init_args"]["categories"] == 4
+
+
+@pytest.mark.usefixtures("brief")
+def test_each_class_of_known_labels_has_a_category(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fine, "starts", starts_of(3, []))
+    flags = [*SMALL, "--epochs", "1", "--prior.categories", "auto", "--known_labels", "20"]
+    assert main([*flags, "--out", "out"]) == 0
+    config = yaml.safe_load(Path("out", CONFIG).read_text())
+    assert config["prior"]["init_args"]["categories"] >= 10
+
+
+def test_numbers_are_tried_from_the_least_on() -> None:
+    tried = search(lambda k: Tried(k, -float(k)), 50, 5)
+    assert [one.categories for one in tried] == list(range(5, 12))
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_folder_of_a_run_without_a_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = [*SMALL, "--epochs", "1", "--out", "out"]
+    assert main([*plain, "--prior", "models.priors.Gaussian"]) == 0
+    assert main([*plain, "--prior.categories", "auto"]) == 2
+    assert "'out' holds another run" in capsys.readouterr().err
+
+
 def test_parts_are_tried_with_any_number() -> None:
     parts = pic.check_parts("digits", **{"prior.categories": "auto"})
     assert parts.model.prior.categories == 2
