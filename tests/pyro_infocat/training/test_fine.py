@@ -13,9 +13,11 @@ from pyro.distributions import Categorical
 from torch import Tensor, nn
 
 import pyro_infocat as pic
+from pyro_infocat import InfoCatELBO
 from pyro_infocat.data import Split
+from pyro_infocat.objective import ELBO_SIGNS
 from pyro_infocat.run import main
-from pyro_infocat.settings import CHECKPOINT, FINE, Settings
+from pyro_infocat.settings import CHECKPOINT, FINE, MOST_SEED, Settings
 from pyro_infocat.training import fine
 from pyro_infocat.training.fine import Candidate, Fine, Merged, agreement, agreements, losses, merge
 from pyro_infocat.training.progress import Bar
@@ -261,7 +263,54 @@ def test_a_view_that_asks_is_looked_through_without_that_too() -> None:
         assert fine.looks(plain) == [plain]
 
 
+def test_the_joint_is_of_layers_as_they_are_at_test_time() -> None:
+    split, made = images(), fine_of(3)
+    made.encoder = nn.BatchNorm1d(16)
+    made.encoder(3 * split.grey())
+    made.train()
+    kept: Callable[[Tensor, Any], Tensor] = lambda grey, _: grey  # noqa: E731
+    found = fine.joint_of_views(made, split, "grey", kept)
+    assert made.training
+    torch.testing.assert_close(found, fine.joint_of_views(made.eval(), split, "grey", kept))
+
+
 # Learning.
+
+
+def test_the_loss_is_minus_the_weighted_terms() -> None:
+    made, x, seen = fine_of(3), images().grey(), images().grey().flip(1)
+    weights = {"consistency": 5.0, "marginal_entropy": 3.0, "conditional_entropy": 2.0}
+    bound = InfoCatELBO(0.0, weights=dict.fromkeys(ELBO_SIGNS, 0.0) | weights)
+    found = fine.Alone(bound, made)(x, seen)
+    q, other = made.category(x), made.category(seen)
+    guard = Categorical(probs=q.probs.mean(0)).entropy() * len(x)
+    moved = torch.distributions.kl_divergence(q, other).sum()
+    expected = 5 * moved - 3 * guard + 2 * q.entropy().sum()
+    torch.testing.assert_close(found, expected)
+    assert set(bound.terms) == set(weights)
+
+
+def test_no_two_starts_of_any_runs_share_their_random_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(fine.pyro, "set_rng_seed", seeds.append)
+    monkeypatch.setattr(fine, "learn", lambda *_: None)
+    run = pic.check_parts("digits", **{"encoder.hidden": [16], "encoder.width": 4})
+    split = images(20)
+
+    class Builds:
+        def encoder(self) -> nn.Module:
+            return Linear()
+
+    builder: Any = Builds()
+    parts: Any = replace(run, view=Same())
+    for seed in (0, 1, MOST_SEED):
+        settings = Settings(seed=seed, weights={"consistency": 1.0})
+        found = fine.starts(settings, split, builder, parts, "grey", 3, False)
+        assert [one.number for one in found] == [0, 1, 2]
+    assert len(set(seeds)) == 9
+    assert all(0 <= seed <= MOST_SEED for seed in seeds)
 
 
 class Spy:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,21 @@ import yaml
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 import pyro_infocat as pic
+from pyro_infocat.data.table import Rows, data_set
 from pyro_infocat.run import main
 from pyro_infocat.settings import CONFIG, TRIED
 from pyro_infocat.training import fine, number
 from pyro_infocat.training.clusters import of_gaussians
-from pyro_infocat.training.criteria import Tried, bic, chosen, enough, merged, search, silhouette
+from pyro_infocat.training.criteria import (
+    Clusters,
+    Tried,
+    bic,
+    chosen,
+    enough,
+    merged,
+    search,
+    silhouette,
+)
 from pyro_infocat.training.number import APART, apart, kept
 from tests.brief import SMALL
 from tests.runs import same_run
@@ -79,6 +90,22 @@ def test_the_two_clusters_are_merged_that_share_most() -> None:
     assert merged(torch.eye(2)).tolist() == [[1.0], [1.0]]
 
 
+def test_clusters_of_unequal_sizes_are_merged_by_the_share_that_they_share() -> None:
+    # The large two share more, the small ones all that they have.
+    shares = torch.zeros(120, 4)
+    shares[:100, 0], shares[:100, 1] = 0.7, 0.3
+    shares[:50, :2] = shares[:50, :2].flip(1)
+    shares[100:, 2:] = 0.5
+    assert merged(shares)[100:].tolist() == [[0, 0, 1]] * 20
+
+
+def test_there_are_fewer_clusters_than_rows_that_differ() -> None:
+    rows = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]).repeat(4, 1)
+    frame = pd.DataFrame(rows.numpy(), columns=["a", "b"])
+    data = data_set(Rows(frame), "the rows", whole=True)
+    assert Clusters(data, 0).most == 3
+
+
 def test_silhouette_is_how_much_nearer_the_own_cluster_is() -> None:
     torch.manual_seed(0)
     y, clusters = torch.randn(20, 2, dtype=torch.float64), torch.arange(20) % 3
@@ -90,6 +117,8 @@ def test_silhouette_is_how_much_nearer_the_own_cluster_is() -> None:
         values.append((min(means) - own) / max(own, min(means)))
     assert silhouette(y, clusters) == pytest.approx(np.mean(values))
     assert silhouette(y, torch.zeros(20)) == -1
+    assert silhouette(y, torch.arange(20)) == -1
+    assert silhouette(y, torch.arange(20) % 2) > -1
 
 
 def test_a_smaller_number_is_preferred_where_chance_explains_the_difference() -> None:
@@ -221,11 +250,15 @@ def test_a_run_goes_on_with_the_number_that_was_found(
     said = capsys.readouterr().out
     config = yaml.safe_load(Path("found", CONFIG).read_text())
     best = config["prior"]["init_args"]["categories"]
-    assert f"--prior.categories {best}: auto, apart " in said
     head, *rows = [json.loads(line) for line in Path("found", TRIED).read_text().splitlines()]
     assert head == {"criterion": "apart"}
     worth = {row["categories"]: row["value"] for row in rows}
     assert kept({k: value for k, value in worth.items() if k <= 4}) == best
+    # Half as many as there are fine categories, and the next.
+    assert list(worth) == list(range(2, 17))
+    near = [f"{worth[k]:.3f} with {k}" for k in (best - 1, best + 1) if k in worth]
+    line = f"--prior.categories {best}: auto, apart {worth[best]:.3f}, {' and '.join(near)} ("
+    assert re.search(f"^{re.escape(line)}\\d+ s\\)$", said, re.MULTILINE)
     assert Path("found", "figures", number.FIGURE).exists()
     # Neither is the search made again, nor does it leave a trace in what comes after it.
     monkeypatch.setattr(fine, "starts", None)
