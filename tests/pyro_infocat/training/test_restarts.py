@@ -66,9 +66,9 @@ def test_a_run_stopped_among_its_starts_goes_on_to_the_same_numbers(
     def stopped(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
-            *most, _, progress = arguments
+            *most, _, progress, clusters = arguments
             # The second start is stopped after its first epoch.
-            train(*most, 1, progress)
+            train(*most, 1, progress, clusters)
             raise KeyboardInterrupt
         return train(*arguments)
 
