@@ -173,7 +173,14 @@ def run(
                 settings, trained_on, device, builder, folder, progress, check, clusters
             )
         history = train(
-            settings, trained_on, parts, folder, checkpoint, None, progress, clusters, spent
+            settings,
+            trained_on,
+            parts,
+            folder,
+            checkpoint,
+            progress=progress,
+            clusters=clusters,
+            spent=spent,
         )
         processes.leave()
         model, guide = parts.model.eval(), parts.guide.eval()

@@ -324,6 +324,10 @@ class Hidden(View):
         self._share = share
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
+        return self.moved(grey)
+
+    def moved(self, grey: Tensor) -> Tensor:
+        """The rows (B, X) with columns hidden."""
         hidden = torch.rand(len(grey), len(self.widths), device=grey.device) < self.share
         each = [
             column.unsqueeze(-1).expand(-1, width)
@@ -344,6 +348,8 @@ class AdversarialHidden(Hidden):
     :raises ValueError: where one of the two refuses its numbers.
     """
 
+    asks = True
+
     def __init__(
         self,
         columns: Sequence[Any],
@@ -361,7 +367,7 @@ class AdversarialHidden(Hidden):
         ]
 
     def __call__(self, grey: Tensor, classifier: Classifier) -> Tensor:
-        hidden = super().__call__(grey, classifier)
+        hidden = self.moved(grey)
 
         def as_it_was(even: Tensor) -> Tensor:
             x = self._changed(even, lambda u, mean, scale: (u * scale + mean).expm1().clamp_min(0))

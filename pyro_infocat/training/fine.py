@@ -2,9 +2,7 @@
 
 Where q(c|x) learns K categories at once, one may end with two kinds and two others with one, and no
 step leads out of that. With some times K each kind has several to itself. Which belong together is
-what a view shows: with c ~ q(c|x) and c' ~ q(c'|view of x), those two are merged, pair after pair,
-that lose least of I(c; c'), the information which two looks at an example have in common (Ji et al.
-2019, equation 3) and by which clusters are merged in Slonim and Tishby (1999).
+what a view of an example shows: see :mod:`pyro_infocat.training.merging`.
 
 Shapes: B batch, F fine categories, K categories, N examples, X features.
 """
@@ -25,6 +23,7 @@ from pyro.distributions import Categorical
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from guides.encoders import Encoder
 from pyro_infocat.build import Builder, Parts
 from pyro_infocat.data import DataSet, Observation, Split, observe
 from pyro_infocat.errors import UserError, reason
@@ -33,10 +32,10 @@ from pyro_infocat.objective import ELBO_SIGNS, InfoCatELBO, Terms
 from pyro_infocat.runtime import processes
 from pyro_infocat.runtime.randomness import evaluating
 from pyro_infocat.settings import DECLARED, FINE, MOST_SEED, Settings, default
-from pyro_infocat.storage.checkpoint import check_kinds
 from pyro_infocat.storage.files import replace as replace_file
 from pyro_infocat.training.feed import Feed
 from pyro_infocat.training.loop import adam, recordable, validation_split
+from pyro_infocat.training.merging import agreement, merge
 from pyro_infocat.training.progress import Bar
 from pyro_infocat.training.step import Step
 from pyro_infocat.views import View
@@ -61,6 +60,10 @@ LOOKS, MOST_TIMES = 10_000, 20
 """Examples with a view each that the merging looks at, at most; and how often at each."""
 
 
+BATCH = 256
+"""Examples that are looked at together: a view may measure distances among them."""
+
+
 class Fine(nn.Module):
     """q(c|x) over F fine categories: an encoder of the run's, and a layer.
 
@@ -68,7 +71,7 @@ class Fine(nn.Module):
     :param categories: F.
     """
 
-    def __init__(self, encoder: Any, categories: int) -> None:
+    def __init__(self, encoder: Encoder, categories: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.classifier = nn.Linear(encoder.width, categories)
@@ -112,17 +115,6 @@ class Merged(nn.Module):
             return of_fine @ one_hot(self.group, self.categories).to(of_fine.dtype)
 
 
-class Merging(NamedTuple):
-    """What :func:`merge` found.
-
-    :param group: of each fine category, the merged one (F,).
-    :param lost: nats of I(c; c') that each merging cost, of F, F - 1, ... categories.
-    """
-
-    group: Tensor
-    lost: Tensor
-
-
 class Candidate(NamedTuple):
     """Categories that training may begin near.
 
@@ -133,51 +125,6 @@ class Candidate(NamedTuple):
     start: int
     merged: Merged
     q: Tensor
-
-
-def merge(joint: Tensor, categories: int) -> Merging:
-    """Merge fine categories, pair after pair, each time the two that lose least of I(c; c').
-
-    :param joint: p(c, c') of an example and its view (F, F).
-    :param categories: K, how many are to be left.
-    """
-    joint = (joint + joint.mT).double() / 2
-    group = torch.arange(len(joint), device=joint.device)
-    lost = []
-    while len(joint) > categories:
-        loss = losses(joint).fill_diagonal_(math.inf)
-        first, second = sorted(divmod(int(loss.argmin()), len(joint)))
-        lost.append(loss[first, second])
-        kept = torch.arange(len(joint), device=joint.device) != second
-        joint[first] += joint[second]
-        joint[:, first] += joint[:, second]
-        joint = joint[kept][:, kept]
-        group = torch.where(group == second, first, group)
-        group = group - (group > second).long()
-    return Merging(group, torch.stack(lost) if lost else joint.new_zeros(0))
-
-
-def losses(joint: Tensor) -> Tensor:
-    """Nats of I(c; c') lost where two categories become one, for each pair (F, F).
-
-    With f(p) = p log p it is I = sum f(p(c, c')) - 2 sum f(p(c)) of a symmetric p(c, c'): only the
-    rows and columns of the two change.
-
-    :param joint: p(c, c') (F, F), symmetric.
-    """
-    f, own = torch.xlogy(joint, joint), joint.diagonal()
-    both = joint[:, None] + joint[None]
-    each = torch.xlogy(both, both) - f[:, None] - f[None]
-    # The cells of the two themselves become one.
-    at = torch.arange(len(joint), device=joint.device)
-    others = each.sum(-1) - each[at[:, None], at, at[:, None]] - each[at[:, None], at, at]
-    one = own[:, None] + own + 2 * joint
-    inner = torch.xlogy(one, one) - f.diagonal()[:, None] - f.diagonal() - 2 * f
-    share = joint.sum(1)
-    pair = share[:, None] + share
-    g = torch.xlogy(share, share)
-    outer = torch.xlogy(pair, pair) - g[:, None] - g
-    return 2 * outer - 2 * others - inner
 
 
 def joint_of_views(
@@ -204,10 +151,6 @@ def joint_of_views(
     return total.cpu() / (times * len(some))
 
 
-BATCH = 256
-"""Examples that are looked at together: a view may measure distances among them."""
-
-
 def number_of(wanted: int, categories: int, examples: int) -> int:
     """F: as many as are wanted, at most ``MOST``, fewer for few examples, and never below K."""
     return max(categories, min(wanted, MOST, examples // LEAST_EXAMPLES))
@@ -224,7 +167,7 @@ def learn(
     settings: Settings,
     split: Split,
     observed: Observation,
-    view: Any,
+    view: View,
     weights: Mapping[str, float],
     bar: Bar,
 ) -> None:
@@ -237,9 +180,8 @@ def learn(
     module = Alone(bound, fine).train()
     parts: Any = Parts(None, fine, view, bound)  # type: ignore[arg-type]
     feed = Feed(split, settings.batch_size)
-    constants = None
-    if recordable(settings, split.device, True):
-        constants = lambda: tuple(bound.weights.values())  # noqa: E731
+    recorded = recordable(settings, split.device, True)
+    constants = (lambda: tuple(bound.weights.values())) if recorded else None
     optimizer = adam(fine.parameters(), settings.learning_rate)
     step = Step(feed.split, observed, parts, processes.wrap(module, False), optimizer, constants)
     taken, steps = 0, steps_of(settings, len(split))
@@ -347,7 +289,14 @@ def wanting(settings: Settings, categories: int) -> str | None:
         return "none are asked for"
     if categories == 1:
         return "there is one category"
-    for name in ("nearness", "consistency", "marginal_entropy"):
+    if not settings.largest_weight("nearness"):
+        return "nearness has no weight"
+    return unlearnable(settings)
+
+
+def unlearnable(settings: Settings) -> str | None:
+    """Why q(c|x) cannot learn from real examples alone; None where it can."""
+    for name in ("consistency", "marginal_entropy"):
         if not settings.largest_weight(name):
             return f"{name} has no weight"
     if settings.view.class_path == default(DECLARED["view"]).class_path:
@@ -418,18 +367,6 @@ def agreements(candidates: Sequence[Candidate]) -> Tensor:
     )
 
 
-def agreement(first: Tensor, second: Tensor) -> float:
-    """I(c; c') / log K for q(c|x) and q'(c'|x) (N, K) of the same examples, from 0 to 1.
-
-    c and c' are drawn for the same x, one of the N.
-    """
-    joint = first.double().mT @ second.double() / len(first)
-    apart = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
-    nats = (torch.xlogy(joint, joint) - torch.xlogy(joint, apart)).sum()
-    # Rounding may take it below.
-    return max(0.0, nats.item()) / math.log(first.shape[1])
-
-
 def origin(settings: Settings, data: DataSet, categories: int) -> str:
     """What fine categories and their merging depend on, as one text.
 
@@ -455,7 +392,7 @@ def write(path: Path, found: Found, of: str) -> None:
     replace_file(path, buffer.getvalue())
 
 
-def read(path: Path, of: str, encoder: Callable[[], nn.Module], categories: int) -> Found | None:
+def read(path: Path, of: str, encoder: Callable[[], Encoder], categories: int) -> Found | None:
     """What was found earlier; None where nothing was, or something of another origin.
 
     :param encoder: builds a network of the run's.
@@ -473,8 +410,11 @@ def read(path: Path, of: str, encoder: Callable[[], nn.Module], categories: int)
             return None
         group = held["merged"]["group"]
         merged = Merged(Fine(encoder(), len(group)), torch.zeros_like(group), categories)
-        check_kinds(path, "merged", held["merged"], merged)
+        own = merged.state_dict()
         merged.load_state_dict(held["merged"])
+        for name, value in held["merged"].items():
+            if value.dtype != own[name].dtype or not value.isfinite().all():
+                raise ValueError(f"'{name}' is {value.dtype}, or not finite")
         seconds = float(held["seconds"])
         if group.unique().tolist() != list(range(categories)) or not 0 <= seconds < math.inf:
             raise ValueError("it holds what no run writes")

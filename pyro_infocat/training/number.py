@@ -30,6 +30,7 @@ from pyro_infocat.storage.files import replace as replace_file
 from pyro_infocat.storage.folder import RunFolder
 from pyro_infocat.training import fine
 from pyro_infocat.training.loop import validation_split
+from pyro_infocat.training.merging import merge
 
 FIGURE = "categories.png"
 """What each K was worth, among the run's figures."""
@@ -95,7 +96,7 @@ def find_number(
     most = max(least, _most(settings, len(data.train)))
     of_clusters = _by_clusters(settings)
     # What does not fit is refused before the search, which may take minutes.
-    tried = with_categories(settings, 2)
+    tried = for_a_try(settings)
     builder = Builder(tried, data.facts, instances=instances or {})
     parts = builder.parts(device)
     observed = observation(tried, parts.model.decoder.likelihood)
@@ -152,9 +153,7 @@ def _by_clusters(settings: Settings) -> bool:
         )
     if settings.largest_weight("nearness") and fine.wanting(settings, 2):
         return True
-    seen = settings.view.class_path != default(DECLARED["view"]).class_path
-    weighed = all(settings.largest_weight(n) for n in ("consistency", "marginal_entropy"))
-    if seen and weighed:
+    if fine.unlearnable(settings) is None:
         return False
     raise UserError(
         "needs terms on real examples: weights of consistency and marginal_entropy with a view, as "
@@ -200,6 +199,7 @@ def of_images(
         # What of a view asks no classifier: a step to the nearest boundary crosses any.
         worth = apart([start.joints[-1] for start in starts])
         best = kept({k: value for k, value in worth.items() if least <= k <= most})
+        # There are no more where the examples are few.
         if 2 * best <= number or number < wanted:
             break
         wanted *= 2
@@ -221,7 +221,7 @@ def apart(joints: Sequence[Tensor]) -> dict[int, float]:
     :param joints: p(c, c') of fine categories (F, F) each.
     """
     number = len(joints[0])
-    lost = torch.stack([fine.merge(joint, 1).lost for joint in joints]).mean(0)
+    lost = torch.stack([merge(joint, 1).lost for joint in joints]).mean(0)
     # The first merging is of F categories.
     return {k: k * lost[number - k].item() / (2 * math.log(2)) for k in range(2, number + 1)}
 
