@@ -169,11 +169,13 @@ def learn(
     observed: Observation,
     view: View,
     weights: Mapping[str, float],
+    steps: int,
     bar: Bar,
 ) -> None:
     """Fit q(c|x) over fine categories to real examples, by the run's terms of these.
 
     :param weights: of these terms.
+    :param steps: to take.
     :raises UserError: where it diverges.
     """
     bound = InfoCatELBO(0.0, weights=dict.fromkeys(ELBO_SIGNS, 0.0) | dict(weights))
@@ -184,7 +186,7 @@ def learn(
     constants = (lambda: tuple(bound.weights.values())) if recorded else None
     optimizer = adam(fine.parameters(), settings.learning_rate)
     step = Step(feed.split, observed, parts, processes.wrap(module, False), optimizer, constants)
-    taken, steps = 0, steps_of(settings, len(split))
+    taken = 0
     with computing_in(settings.precision, module):
         while taken < steps:
             for index in feed(processes.shared(split.shuffled())):
@@ -233,6 +235,7 @@ def starts(
     parts: Parts,
     observed: Observation,
     number: int,
+    steps: int,
     progress: bool | None = None,
 ) -> list[Start]:
     """Fine categories, learned several times.
@@ -240,16 +243,17 @@ def starts(
     :param split: what is trained on.
     :param parts: the run's, of which the view is used.
     :param number: F.
+    :param steps: of each time.
     :raises UserError: where they diverge.
     """
     weights = {name: settings.largest_weight(name) for name in REAL}
     weights["conditional_entropy"] = settings.weights.get("conditional_entropy", 0.0)
     found = []
-    with Bar(STARTS * steps_of(settings, len(split)), 0, progress) as bar:
+    with Bar(STARTS * steps, 0, progress) as bar:
         for start in range(STARTS):
             pyro.set_rng_seed((settings.seed * STARTS + start) % (MOST_SEED + 1))
             fine = Fine(builder.encoder(), number).to(split.device)
-            learn(fine, settings, split, observed, parts.view, weights, bar)
+            learn(fine, settings, split, observed, parts.view, weights, steps, bar)
             for buffer in fine.buffers():
                 # What is remembered of the data is of each process's own share.
                 processes.shared(buffer)
@@ -260,10 +264,12 @@ def starts(
     return found
 
 
-def near(found: Sequence[Start], categories: int, split: Split, observed: Observation) -> Merged:
-    """The fine categories merged to K: those of the start that agrees best with the others.
+def near(
+    found: Sequence[Start], categories: int, split: Split, observed: Observation
+) -> tuple[Merged, str]:
+    """The fine categories merged to K, and a line that says so.
 
-    Says so in a line.
+    They are those of the start that agrees best with the others.
     """
     candidates: list[Candidate] = []
     for start in found:
@@ -273,14 +279,12 @@ def near(found: Sequence[Start], categories: int, split: Split, observed: Observ
             candidates.append(Candidate(start.number, merged, _of(merged, split, observed)))
     agreed = agreements(candidates)
     best = int(processes.shared(agreed.to(split.device).argmax()))
-    if processes.rank() == 0:
-        print(
-            f"{len(candidates[best].merged.group)} fine categories merged to {categories}: start "
-            f"{candidates[best].start} of 0 to {len(found) - 1} agrees best with the others, by "
-            f"{agreed[best]:.3f}",
-            flush=True,
-        )
-    return candidates[best].merged
+    chosen = candidates[best]
+    line = (
+        f"{len(chosen.merged.group)} fine categories merged to {categories}: start {chosen.start} "
+        f"of 0 to {len(found) - 1} agrees best with the others, by {agreed[best]:.3f}"
+    )
+    return chosen.merged, line
 
 
 def wanting(settings: Settings, categories: int) -> str | None:
@@ -326,8 +330,11 @@ def find(
     began = time.perf_counter()
     split = validation_split(data.train, settings)[0]
     number = number_of(settings.finer * categories, categories, len(split))
-    found = starts(settings, split, builder, parts, observed, number, progress)
-    merged = near(found, categories, split, observed)
+    steps = steps_of(settings, len(split))
+    found = starts(settings, split, builder, parts, observed, number, steps, progress)
+    merged, line = near(found, categories, split, observed)
+    if processes.rank() == 0:
+        print(line, flush=True)
     made = Found(merged, time.perf_counter() - began)
     write(folder / FINE, made, of)
     return made

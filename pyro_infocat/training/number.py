@@ -48,11 +48,15 @@ class Answer(NamedTuple):
 
     :param name: of the values.
     :param worth: what each K is worth, by K.
+    :param enough: of this, for a K to be kept; None where the best one is taken.
+    :param further: lines that say what else was found.
     """
 
     categories: int
     name: str
     worth: dict[int, float]
+    enough: float | None = None
+    further: tuple[str, ...] = ()
 
 
 def left_to_the_data(settings: Settings) -> bool:
@@ -124,7 +128,11 @@ def find_number(
         f"--prior.categories {best}: auto, {answer.name} {answer.worth[best]:.3f}, {beside} "
         f"({time.perf_counter() - began:.0f} s)"
     )
-    return with_categories(settings, best), [line]
+    if answer.enough is not None:
+        line += f"; {answer.enough} is enough"
+        if answer.worth[best] < answer.enough:
+            line += ", so no number stands out and this one is a guess"
+    return with_categories(settings, best), [line, *answer.further]
 
 
 def _most(settings: Settings, examples: int) -> int:
@@ -195,7 +203,9 @@ def of_images(
     wanted = FIRST
     while True:
         number = fine.number_of(wanted, least, len(split))
-        starts = fine.starts(settings, split, builder, parts, observed, number, progress)
+        starts = fine.starts(
+            settings, split, builder, parts, observed, number, settings.finer_steps, progress
+        )
         # What of a view asks no classifier: a step to the nearest boundary crosses any.
         worth = apart([start.joints[-1] for start in starts])
         best = kept({k: value for k, value in worth.items() if least <= k <= most})
@@ -203,13 +213,16 @@ def of_images(
         if 2 * best <= number or number < wanted:
             break
         wanted *= 2
+    further = []
     if fine.wanting(settings, 2) is None:
-        merged = fine.near(starts, best, split, observed)
+        merged, line = fine.near(starts, best, split, observed)
+        further.append(line)
         found = fine.Found(merged, time.perf_counter() - began)
         of_run = with_categories(settings, best)
         fine.write(folder.path / FINE, found, fine.origin(of_run, data, best))
     shown = max(best, number // 2) + 1
-    return Answer(best, "apart", {k: value for k, value in worth.items() if k <= shown})
+    shown_worth = {k: value for k, value in worth.items() if k <= shown}
+    return Answer(best, "apart", shown_worth, APART, tuple(further))
 
 
 def apart(joints: Sequence[Tensor]) -> dict[int, float]:

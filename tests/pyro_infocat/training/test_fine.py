@@ -203,7 +203,7 @@ def test_no_two_starts_of_any_runs_share_their_random_numbers(
     parts: Any = replace(run, view=Same())
     for seed in (0, 1, MOST_SEED):
         settings = Settings(seed=seed, weights={"consistency": 1.0})
-        found = fine.starts(settings, split, builder, parts, "grey", 3, False)
+        found = fine.starts(settings, split, builder, parts, "grey", 3, 1, False)
         assert [one.number for one in found] == [0, 1, 2]
     assert len(set(seeds)) == 9
     assert all(0 <= seed <= MOST_SEED for seed in seeds)
@@ -228,8 +228,8 @@ def test_the_conditional_entropy_weighs_more_towards_the_end(
 ) -> None:
     monkeypatch.setattr(fine, "Step", Spy)
     weights = {"consistency": 5.0, "marginal_entropy": 3.0, "conditional_entropy": 2.0}
-    settings = Settings(batch_size=16, finer_steps=20)
-    fine.learn(fine_of(3), settings, images(), "grey", Same(), weights, Bar(20, 0, False))
+    settings = Settings(batch_size=16)
+    fine.learn(fine_of(3), settings, images(), "grey", Same(), weights, 20, Bar(20, 0, False))
     taken = Spy.last.weights
     assert [one["conditional_entropy"] for one in taken] == [2] * 12 + [4] * 3 + [6] * 3 + [8] * 2
     others = {"consistency": 5.0, "marginal_entropy": 3.0, "nearness": 0.0, "kl_z": 0.0}
@@ -245,7 +245,7 @@ def test_fine_categories_are_learned_by_the_terms_of_real_examples() -> None:
     weights = {"consistency": 10.0, "marginal_entropy": 5.0, "conditional_entropy": 1.0}
     settings = Settings(batch_size=30, learning_rate=0.01)
     view = Noisy()
-    fine.learn(made, settings, split, "grey", view, weights, Bar(300, 0, False))
+    fine.learn(made, settings, split, "grey", view, weights, 300, Bar(300, 0, False))
     assert not made.training
     c = made.category(split.grey()).probs.argmax(1)
     assert len({(int(a), int(b)) for a, b in zip(c, kinds, strict=True)}) == 3
@@ -266,8 +266,8 @@ def test_what_diverges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fine, "Step", Breaks)
     weights = dict.fromkeys(fine.REAL, 1.0)
-    with pytest.raises(pic.UserError, match="fine categories are not finite after 100 steps"):
-        fine.learn(made, Settings(), images(), "grey", Same(), weights, Bar(1, 0, False))
+    with pytest.raises(pic.UserError, match="fine categories are not finite after 7 steps"):
+        fine.learn(made, Settings(), images(), "grey", Same(), weights, 7, Bar(1, 0, False))
 
 
 @pytest.mark.usefixtures("brief")
