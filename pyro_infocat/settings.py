@@ -232,8 +232,8 @@ class Settings:
     )
     finer_steps: int = setting(
         300,
-        "of each of the three times that --finer or --prior.categories auto learns fine categories; "
-        "--finer takes no more than the run itself has",
+        "of each of the three times that --finer or --prior.categories auto learns fine "
+        "categories; --finer takes no more than the run itself has",
         least=1,
         most=MOST,
     )
